@@ -1,4 +1,4 @@
-"""A real Slurm of one node on the loopback device, from Debian's packages slurm-wlm and munge, without accounting."""
+"""A real Slurm on the loopback device, from Debian's packages slurm-wlm and munge, without accounting."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 
 ETC = Path("/etc/slurm")
+HOSTS = Path("/etc/hosts")
 SBIN = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
 GPUS = 2
 
@@ -35,14 +36,19 @@ def why_not() -> str | None:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[None]:
-    """A running Slurm with the partitions cpu and gpu and two GPUs that are only device files.
+def cluster(folder: Path, *, nodes: int = 1) -> Iterator[None]:
+    """A running Slurm with the partitions cpu and gpu, whose nodes have two GPUs each that are only device files.
+
+    Each node is a slurmd of its own. Several nodes are called node1, node2, ..., names that /etc/hosts gets meanwhile.
 
     The step that runs a job inside Slurm loses SLURM_CONF, so the configuration must be in the default place: links in
     /etc/slurm, removed at the end.
     """
     folder.mkdir()
-    links = _configure(folder)
+    name = socket.gethostname().split(".")[0]
+    names = [name] if nodes == 1 else [f"node{number}" for number in range(1, nodes + 1)]
+    hosts = HOSTS.read_text()
+    links = _configure(folder, names)
     socket_of_munge = folder / "munge.socket"
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
@@ -54,15 +60,19 @@ def cluster(folder: Path) -> Iterator[None]:
         options = [f"{option}={path}" for option, path in own.items()]
         started.append(_start(folder, "munged", "--foreground", "--force", *options))
         _wait(folder, socket_of_munge.exists, "munged")
+        if nodes > 1:
+            HOSTS.write_text(f"{hosts.rstrip()}\n127.0.0.1 {' '.join(names)}\n")
         started.append(_start(folder, "slurmctld", "-D"))
-        started.append(_start(folder, "slurmd", "-D"))
-        _wait(folder, lambda: "idle" in _ask("sinfo", "--noheader", "--format=%T"), "slurmctld and slurmd")
+        started += [_start(folder, "slurmd", "-D", "-N", node) for node in names]
+        _wait(folder, lambda: _ask("sinfo", "--noheader", "--format=%T %D").strip() == f"idle {nodes}", "Slurm")
         yield
     finally:
         _ask("scancel", "--full", "--user=root")
         _stop(started)
         for link in links:
             link.unlink(missing_ok=True)
+        if nodes > 1:
+            HOSTS.write_text(hosts)
 
 
 def job_of(wanted: str, state: str = "RUNNING") -> str | None:
@@ -84,27 +94,33 @@ def order(*words: str) -> None:
     subprocess.run(words, check=True, timeout=60)
 
 
-def _configure(folder: Path) -> list[Path]:
+def _configure(folder: Path, names: list[str]) -> list[Path]:
     name = socket.gethostname().split(".")[0]
+    memory = (psutil.virtual_memory().total >> 21) // len(names)
+    cores = max(1, psutil.cpu_count() // len(names))
+    nodes = "\n".join(
+        f"NodeName={node} NodeHostname={name} NodeAddr=127.0.0.1 Port={_free_port()} CPUs={cores} RealMemory={memory} "
+        f"Gres=gpu:{GPUS} State=UNKNOWN"
+        for node in names
+    )
     for gpu in range(GPUS):
         os.mknod(folder / f"nvidia{gpu}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     (folder / "state").mkdir()
-    (folder / "spool").mkdir()
-    (folder / "gres.conf").write_text(f"NodeName={name} Name=gpu File={folder}/nvidia[0-{GPUS - 1}]\n")
+    gres = (f"NodeName={node} Name=gpu File={folder}/nvidia[0-{GPUS - 1}]\n" for node in names)
+    (folder / "gres.conf").write_text("".join(gres))
     (folder / "slurm.conf").write_text(
         f"""\
 ClusterName=test
 SlurmctldHost={name}(127.0.0.1)
 SlurmctldPort={_free_port()}
-SlurmdPort={_free_port()}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool-%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -116,8 +132,7 @@ MinJobAge=900
 KillWait=20
 JobAcctGatherType=jobacct_gather/linux
 AccountingStorageType=accounting_storage/none
-NodeName={name} NodeAddr=127.0.0.1 CPUs={psutil.cpu_count()} RealMemory={psutil.virtual_memory().total >> 21} \
-Gres=gpu:{GPUS} State=UNKNOWN
+{nodes}
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=1440 State=UP
 PartitionName=gpu Nodes=ALL MaxTime=1440 State=UP
 """
@@ -140,7 +155,7 @@ def _free_port() -> int:
 def _start(folder: Path, program: str, *options: str) -> subprocess.Popen[bytes]:
     path = shutil.which(program, path=SBIN)
     assert path is not None
-    with (folder / f"{program}.out").open("wb") as out:
+    with (folder / f"{program}{options[-1] if '-N' in options else ''}.out").open("wb") as out:
         return subprocess.Popen([path, *options], stdout=out, stderr=subprocess.STDOUT)
 
 

@@ -54,6 +54,6 @@ TASKS: dict[str, dict[str, Any]] = {
 
 def train_step(trainer: Trainer, batch: Batch) -> dict[str, float]:
     """One step with the learning rate of the schedule; the mean values of the batch."""
-    values = trainer.forward_backward(batch)
+    values = trainer.forward_backward(batch).read()
     trainer.optimizer_step(trainer.schedule.lr)
     return values

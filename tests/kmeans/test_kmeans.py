@@ -13,7 +13,8 @@ from ssltransfer.kmeans import ArraySource, PointLoader, SubsetSource, kmeans
 from ssltransfer.kmeans import points as points_module
 from ssltransfer.kmeans.assignment import NearestCentroid
 from ssltransfer.kmeans.init import first_centroids
-from ssltransfer.kmeans.update import ClusterSums
+from ssltransfer.kmeans.update import ClusterSums, TorchStep
+from tests.helpers.pretended_cuda import CUDA, PretendCuda
 
 CPU = torch.device("cpu")
 
@@ -406,3 +407,45 @@ def test_take_keeps_the_requested_order():
     points = PointLoader(Chunks(x, 128), 2, normalize=False, device=CPU, budget=1 << 30, where="x")
     ids = np.array([999, 3, 500, 3, 127, 128])
     np.testing.assert_array_equal(points.take(ids).numpy(), x[ids])
+
+
+def test_points_on_a_gpu_are_in_blocks_of_several_chunks(monkeypatch):
+    """A chunk of a store is too small for a matrix product that fills a GPU."""
+    x = np.random.default_rng(0).normal(size=(100, 4)).astype(np.float16)
+    monkeypatch.setitem(points_module.BLOCK_ROWS, "cuda", 25)
+    with PretendCuda():
+        points = PointLoader(Chunks(x, 8), 2, normalize=False, device=CUDA, where="x", budget=1 << 30)
+        blocks = [(span, rows.cpu().numpy()) for span, rows in points]
+        some = points.take(np.array([99, 3, 24])).cpu().numpy()
+    assert [span.stop for span, _ in blocks] == [24, 48, 72, 96, 100]
+    assert all(np.array_equal(rows, x[span].astype(np.float32)) for span, rows in blocks)
+    assert np.array_equal(some, x[[99, 3, 24]].astype(np.float32))
+
+
+def test_points_kept_before_they_are_halves_are_converted_once():
+    """As with init: pca on a GPU with room for halves only, which reads all points before the first iteration."""
+    x = blobs(20000, 64).astype(np.float16)
+    work = points_of(x).budget - points_of(x)._room
+    points = points_of(x, budget=work + 3 * x.nbytes // 2)
+    list(points)
+    assert points.resident_on and not points._ready, "they do not fit as float32"
+    points.center(torch.ones(64), torch.float16)
+    blocks = torch.cat([rows for _, rows in points])
+    assert torch.equal(blocks, (torch.from_numpy(x).float() - 1).half())
+    assert points._ready == {0}
+
+
+@pytest.mark.parametrize("blocks", [2, 8])
+def test_lloyd_iteration_waits_for_a_gpu_a_few_times_whatever_the_number_of_blocks(blocks, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(800, 12)).astype(np.float16)
+    monkeypatch.setitem(points_module.BLOCK_ROWS, "cuda", len(x) // blocks)
+    with PretendCuda() as cuda:
+        loader = PointLoader(ArraySource(x), 5, normalize=False, device=CUDA, where="x", budget=1 << 30)
+        step = TorchStep(loader, 5, "farthest")
+        first = step(torch.from_numpy(x[:5].astype(np.float32)).to(CUDA))
+        cuda.reset()
+        second = step(first.centroids)
+    assert not cuda.faults
+    assert second.objective < first.objective
+    assert sum(cuda.waits.values()) == 3, "empty clusters, the objective, and how many points moved"
+    assert cuda.launches < 20 * blocks + 60

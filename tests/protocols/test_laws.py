@@ -20,9 +20,10 @@ from ssltransfer.artifacts.index import read_index, write_index
 from ssltransfer.config.backbones import ResNet18
 from ssltransfer.config.entities import EvaluationSpec, Features
 from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
-from ssltransfer.stages.evaluate import run
-from ssltransfer.stages.features import run as extract
+from ssltransfer.stages import evaluate, features
+from ssltransfer.training.devices import Devices
 from tests.helpers import HELPERS
+from tests.helpers.pretended_cuda import CUDA, PretendCuda
 from tests.helpers.protocol_inputs import make_model
 
 DRIVER = HELPERS / "protocol_laws.py"
@@ -162,7 +163,7 @@ class Bench:
         for role in inputs.keys() & {"train", "test"}:
             found[f"{role}_features"] = folder / role / "manifest.json"
             spec = Features.model_validate({"model": "m", **FEATURES})
-            extract(spec, model=inputs["model"], data=inputs[role], output=found[f"{role}_features"], threads=1)
+            features.run(spec, model=inputs["model"], data=inputs[role], output=found[f"{role}_features"], threads=1)
         return found
 
     def measured(self, name: str, how: str, inputs: dict[str, Path] | None = None, **changes: Any) -> Path:
@@ -170,7 +171,7 @@ class Bench:
         output = self.root / how / name / "m.json"
         inputs = inputs or self.inputs(name)
         inputs |= self.features(name, inputs, self.root / how / name / "features")
-        run(self.spec(name, **changes), output=output, threads=1, **inputs)
+        evaluate.run(self.spec(name, **changes), output=output, threads=1, **inputs)
         return output
 
     def once(self, name: str) -> Path:
@@ -217,6 +218,15 @@ def test_metrics_are_independent_of_loader_workers(name: str, bench: Bench, monk
     once = bench.once(name)
     monkeypatch.setenv("SSLTRANSFER_WORKERS", "2")
     assert bench.measured(name, "again").read_bytes() == once.read_bytes()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_protocol_runs_on_a_pretended_gpu(name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in (evaluate, features):
+        monkeypatch.setattr(stage, "plan_devices", lambda threads: Devices(CUDA, 0))
+    with PretendCuda() as cuda:
+        bench.measured(name, "pretended")
+    assert not cuda.faults
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.constant])

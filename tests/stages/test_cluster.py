@@ -10,6 +10,8 @@ from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.config.entities import Cluster
 from ssltransfer.kmeans import lloyd
 from ssltransfer.stages import cluster
+from ssltransfer.training.devices import Devices
+from tests.helpers.pretended_cuda import CUDA, PretendCuda
 
 
 def blobs(n=900, dims=12, seed=0):
@@ -111,3 +113,24 @@ def test_cluster_faiss_refuses_too_many_points(make_features, tmp_path, monkeypa
         cluster.run(
             spec(backend="faiss", init="random"), features=features, output=tmp_path / "manifest.json", threads=1
         )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [
+        (np.float16, {}),
+        (np.float32, {}),
+        (np.float16, {"init": "random"}),
+        (np.float16, {"init": "k-means++"}),
+        (np.float16, {"l2_normalize": True}),
+        (np.float16, {"backend": "faiss"}),
+    ],
+)
+def test_cluster_runs_on_a_pretended_gpu(dtype, options, make_features, tmp_path, monkeypatch):
+    features, _ = make_features(blobs().astype(dtype))
+    monkeypatch.setattr(cluster, "plan_devices", lambda threads: Devices(CUDA, 0))
+    output = tmp_path / "cluster" / "c" / "manifest.json"
+    with PretendCuda() as cuda:
+        cluster.run(spec(**options), features=features, output=output, threads=1)
+    assert not cuda.faults
+    assert json.loads(output.read_text())["empty"] == 0

@@ -121,6 +121,14 @@ def planned(visible: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 
+def test_auto_is_float16_where_bfloat16_is_emulated(monkeypatch: pytest.MonkeyPatch):
+    for supported, dtype in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(
+            "torch.cuda.is_bf16_supported", lambda including_emulation, yes=supported: including_emulation or yes
+        )
+        assert Devices(torch.device("cuda"), 0).dtype() == dtype
+
+
 @pytest.mark.parametrize("visible", ["99", "99,-1"])
 def test_plan_devices_rejects_unusable_gpus(visible: str):
     run = planned(visible)

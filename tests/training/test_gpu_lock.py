@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,26 @@ def test_set_visible_gpus_keeps_the_choice_of_the_environment(name: str, monkeyp
     monkeypatch.setenv(name, "7")
     monkeypatch.setattr("torch.cuda.device_count", lambda: pytest.fail("GPUs were counted"))
     set_visible_gpus(1)
+
+
+VISIBLE = (
+    "import os, sys; from ssltransfer.training.gpu_lock import set_visible_gpus\n"
+    "set_visible_gpus(int(sys.argv[1])); print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); sys.stdin.read()"
+)
+
+
+@pytest.mark.parametrize("slurm", [{}, {"SLURM_JOB_ID": "7"}])
+def test_set_visible_gpus_divides_those_that_the_environment_names(slurm: dict[str, str], tmp_path: Path):
+    """Four jobs of one allocation, or behind one variable, would otherwise all use the first GPU."""
+    named = "GPU-5a,MIG-GPU-5b/1/0,3"
+    environment = {**os.environ, **slurm, "CUDA_VISIBLE_DEVICES": named, "TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-c", VISIBLE]
+    pipe = subprocess.PIPE
+    jobs = [subprocess.Popen([*words, "1"], env=environment, text=True, stdin=pipe, stdout=pipe) for _ in range(3)]
+    seen = [job.stdout.readline().strip() for job in jobs if job.stdout]
+    whole = subprocess.run([*words, "3"], env=environment, input="", capture_output=True, text=True)
+    for job in jobs:
+        job.communicate()
+    assert sorted(seen) == ["3", "GPU-5a", "MIG-GPU-5b/1/0"]
+    assert whole.stdout.strip() == named, "all of them are used as they are, without locks"
+    assert [folder.name.endswith("-7") for folder in tmp_path.glob("ssltransfer-*")] == [bool(slurm)]

@@ -133,7 +133,7 @@ def test_launch_joins_processes_of_torchrun_and_srun(by: str, objects_path: Path
         port = str(free.getsockname()[1])
     running = []
     for rank in range(2):
-        slurm = {"SLURM_PROCID": rank, "SLURM_NTASKS": 2, "SLURM_LOCALID": rank}
+        slurm = {"SLURM_PROCID": rank, "SLURM_STEP_NUM_TASKS": 2, "SLURM_LOCALID": rank, "SLURM_JOB_ID": 1}
         given = slurm if by == "srun" else {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank}
         place = {name: str(value) for name, value in given.items()}
         environment = {**os.environ, **place, "MASTER_ADDR": "localhost", "MASTER_PORT": port}

@@ -45,7 +45,7 @@ def test_trainer_accumulates_the_gradient_of_the_batch(micro_batch_size: int | N
         steps=1, batch_size=4, lr=0.1, momentum=0.0, weight_decay=0.0, micro_batch_size=micro_batch_size
     )
     trainer = Trainer(Square(), schedule, 0, CPU)
-    values = trainer.forward_backward(batch_of(1, 2, 3, 4))
+    values = trainer.forward_backward(batch_of(1, 2, 3, 4)).read()
     assert values == {"loss": pytest.approx(7.5)}
     weight = trainer.task.get_parameter("w")
     assert weight.grad is not None and weight.grad.item() == pytest.approx(15.0)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ssltransfer.data.transfer import constant
+
 STEP = 10  # between bins, in a and in b
 
 # a -> least and largest b. The table is the published one: the corners of all cells of 10x10 into which an sRGB color
@@ -19,7 +21,7 @@ BINS = tuple((a, b) for a, (low, high) in _RANGES.items() for b in range(low, hi
 
 def bins(device: torch.device | None = None) -> Tensor:
     """float32 (313, 2): a and b of each bin."""
-    return torch.tensor(BINS, dtype=torch.float32, device=device)
+    return constant(BINS, device or torch.device("cpu")).float()
 
 
 def soft_code(ab: Tensor, *, neighbors: int = 10, sigma: float = 5.0) -> Tensor:

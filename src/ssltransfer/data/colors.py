@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transfer import to_device
 
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's weights
 
@@ -35,15 +36,21 @@ def color_jitter(
     values = x.float() / 255
     ranges = (brightness, contrast, saturation, (-hue, hue))
     low, high = torch.tensor(ranges, dtype=torch.float64).unbind(1)
-    center, spread = (((high + sign * low) / 2).float().to(x.device) for sign in (1, -1))
-    factors = center + spread * rng.uniform(f"{purpose}/factors", 4, -1.0, 1.0)
-    order = rng.permutation(f"{purpose}/order", 4)
-    for turn in order.unbind(1):
-        for number, step in enumerate((_brighten, _contrast, _saturate, _shift_hue)):
-            rows = (turn == number).nonzero()[:, 0]
-            if len(rows):
-                values[rows] = step(values[rows], factors[rows, number].view(-1, 1, 1, 1)).clamp(0, 1)
-    return values * 255
+    center, spread = (((high + sign * low) / 2).float() for sign in (1, -1))
+    factors = center + spread * rng.host.uniform(f"{purpose}/factors", 4, -1.0, 1.0)
+    order = rng.host.permutation(f"{purpose}/order", 4)
+    # In each turn the images of the same step are neighbors, so that one kernel serves them all.
+    rows = [turn.argsort(stable=True) for turn in order.unbind(1)]
+    inverse = [one.argsort() for one in rows]
+    back = torch.arange(len(x))
+    for turn, row, place in zip(order.unbind(1), rows, inverse, strict=True):
+        values = values[to_device(back[row], x.device)]
+        counts = turn.bincount(minlength=4).tolist()
+        amounts = to_device(factors[row, turn[row]], x.device).view(-1, 1, 1, 1).split(counts)
+        parts = zip((_brighten, _contrast, _saturate, _shift_hue), values.split(counts), amounts, strict=True)
+        values = torch.cat([step(part, amount) for step, part, amount in parts if len(part)]).clamp(0, 1)
+        back = place
+    return values[to_device(back, x.device)] * 255
 
 
 def _luma(x: Tensor) -> Tensor:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transfer import to_device
 
 
 def _some(x: Tensor, rng: SampleRNG, purpose: str, probability: float, each: bool) -> Tensor:
     """bool, broadcastable over x (B, ..., C, H, W): one decision per sample, or with `each` per tile."""
     tiles = x.shape[1:-3] if each else (1,) * (x.ndim - 4)
-    chosen = rng.uniform(purpose, math.prod(tiles)) < probability
-    return chosen.reshape(len(x), *tiles, 1, 1, 1)
+    chosen = rng.host.uniform(purpose, math.prod(tiles)) < probability
+    return to_device(chosen.reshape(len(x), *tiles, 1, 1, 1), x.device)
 
 
 def gray(x: Tensor) -> Tensor:
@@ -126,8 +127,9 @@ def random_downsample(x: Tensor, rng: SampleRNG, probability: float) -> Tensor:
     """
     channels, width = x.shape[1], x.shape[-1]
     most = (width - 1) ** 2
-    rows = (rng.uniform("downsample/which", 1)[:, 0] < probability).nonzero()[:, 0]
-    sides = rng.uniform("downsample/pixels", 1, min(100, most), most)[rows, 0].sqrt().floor()
+    chosen = (rng.host.uniform("downsample/which", 1)[:, 0] < probability).nonzero()[:, 0]
+    pixels = rng.host.uniform("downsample/pixels", 1, min(100, most), most)[chosen, 0]
+    rows, sides = to_device(chosen, x.device), to_device(pixels.sqrt().floor(), x.device)
     values = x.float().clone()
     some = values[rows]
     for _ in range(2):  # columns, then rows
@@ -166,17 +168,18 @@ def _room(x: Tensor, size: int) -> tuple[int, int]:
 
 
 def random_corners(x: Tensor, rng: SampleRNG | None, size: int, *, purpose: str = "crop") -> tuple[Tensor, Tensor]:
-    """Top and left, int64 (B,), of a size x size crop of each image; the center without `rng`."""
+    """Top and left, int64 (B,), on the CPU, of a size x size crop of each image; the center without `rng`."""
     if rng is None:
-        top, left = (torch.full((len(x),), r // 2, dtype=torch.int64, device=x.device) for r in _room(x, size))
+        top, left = (torch.full((len(x),), r // 2, dtype=torch.int64) for r in _room(x, size))
     else:
-        top, left = (rng.integers(f"{purpose}/{a}", 1, r + 1)[:, 0] for a, r in zip("yx", _room(x, size), strict=True))
+        drawn = zip("yx", _room(x, size), strict=True)
+        top, left = (rng.host.integers(f"{purpose}/{a}", 1, r + 1)[:, 0] for a, r in drawn)
     return top, left
 
 
 def random_crop(x: Tensor, rng: SampleRNG, size: int) -> Tensor:
     """Random square crop of each image: (B, C, H, W) -> (B, C, size, size)."""
-    top, left = random_corners(x, rng, size)
+    top, left = to_device(torch.stack(random_corners(x, rng, size)), x.device)
     return windows(x, size)[torch.arange(len(x), device=x.device), :, top, left]
 
 

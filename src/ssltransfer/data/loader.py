@@ -31,8 +31,8 @@ class Batch:
     Attributes:
         images: uint8 (B, 3, S, S), or (B, V, 3, S, S) of `Views`, or (B, 3, H, W), padded to the largest image, of
             transforms with `padding`.
-        ids: int64 (B,), positions in the index.
-        epochs: int64 (B,), how often each image has been seen before.
+        ids: int64 (B,), positions in the index; always on the CPU.
+        epochs: int64 (B,), how often each image has been seen before; always on the CPU.
         targets: (B, ...) each. `label`, int64 (B,), if the index has class labels. `multi_label`, int8 (B, C), if the
             index has several labels per image: 1 present, 0 difficult, -1 absent. `sizes`, int64 (B, 2), of transforms
             with `padding`: height and width before it. All others are what the transform returned.
@@ -47,8 +47,17 @@ class Batch:
         return len(self.ids)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device; the copy of pinned memory is asynchronous."""
-        return self._map(lambda part: part.to(device, non_blocking=True))
+        """The batch on a device; the copy of pinned memory is asynchronous. `ids`, `epochs` and `sizes` stay."""
+
+        def move(part: Tensor) -> Tensor:
+            return part.to(device, non_blocking=True)
+
+        targets = {name: part if name == "sizes" else move(part) for name, part in self.targets.items()}
+        return Batch(move(self.images), self.ids, self.epochs, targets)
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory; torch's loader calls this in its own thread."""
+        return self._map(Tensor.pin_memory)
 
     def split(self, size: int | None) -> list[Batch]:
         """Micro-batches of at most `size` images."""
@@ -62,7 +71,7 @@ class Batch:
 
     def rng(self, seed: int) -> SampleRNG:
         """Random numbers of each image."""
-        return SampleRNG(seed, self.epochs, self.ids)
+        return SampleRNG(seed, self.epochs, self.ids, self.images.device)
 
 
 def training_keys(n: int, batch: int, start: int, stop: int, seed: int) -> Iterator[list[tuple[int, int]]]:

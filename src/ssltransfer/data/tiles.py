@@ -14,6 +14,7 @@ from torch import Tensor
 from ssltransfer.config.tasks import PatchGrid, Tiles
 from ssltransfer.data.device_ops import random_corners, windows
 from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transfer import to_device
 
 # (dx, dy) of the second patch as seen from the first; the place in this row is the label
 # (pos2lbl of cdoersch/deepcontext).
@@ -38,24 +39,24 @@ def cut_tiles(images: Tensor, rng: SampleRNG | None, options: Tiles, *, purpose:
         (B, 9, C, tile, tile), dtype of the images.
     """
     batch, channels = images.shape[:2]
-    device = images.device
     cell = options.crop // 3
     room = cell - options.tile
     jitter = room - options.channel_shift if options.jitter is None else options.jitter
     corner = random_corners(images, rng, options.crop, purpose=f"{purpose}/crop")
-    number = torch.arange(9, device=device)
-    starts = []
+    number = torch.arange(9)
+    starts = []  # on the CPU
     for axis, base, place in zip("yx", corner, (number // 3, number % 3), strict=True):
         start = (base[:, None] + place * cell)[:, :, None].expand(batch, 9, channels)
         if rng is None:
             start = start + room // 2
         else:
-            offset = rng.integers(f"{purpose}/jitter/{axis}", 9, jitter + 1)
-            shift = rng.integers(f"{purpose}/channels/{axis}", 9 * channels, options.channel_shift + 1)
+            offset = rng.host.integers(f"{purpose}/jitter/{axis}", 9, jitter + 1)
+            shift = rng.host.integers(f"{purpose}/channels/{axis}", 9 * channels, options.channel_shift + 1)
             start = start + offset[:, :, None] + shift.reshape(batch, 9, channels)
         starts.append(start)
-    sample = torch.arange(batch, device=device)[:, None, None]
-    return windows(images, options.tile)[sample, torch.arange(channels, device=device), starts[0], starts[1]]
+    top, left = to_device(torch.stack(starts), images.device)
+    sample = torch.arange(batch, device=images.device)[:, None, None]
+    return windows(images, options.tile)[sample, torch.arange(channels, device=images.device), top, left]
 
 
 def permute(tiles: Tensor, perms: Tensor, label: Tensor) -> Tensor:
@@ -82,9 +83,9 @@ def occlude(tiles: Tensor, occluders: Tensor, rng: SampleRNG, counts: Sequence[i
     slots = tiles.shape[1]
     if not counts or not all(0 <= c <= slots for c in counts):
         raise ValueError(f"Of {slots} tiles, {list(counts)} cannot be occluded; use numbers from 0 to {slots}.")
-    which = rng.integers("occlude/count", 1, len(counts))
-    count = torch.tensor(counts, device=tiles.device)[which]
-    covered = rng.permutation("occlude/slots", slots) < count
+    which = rng.host.integers("occlude/count", 1, len(counts))
+    count = torch.tensor(counts)[which]
+    covered = to_device(rng.host.permutation("occlude/slots", slots) < count, tiles.device)
     source = rng.permutation("occlude/source", slots)
     other = occluders[torch.arange(len(tiles), device=tiles.device)[:, None], source]
     return torch.where(covered[:, :, None, None, None], other, tiles)
@@ -97,7 +98,7 @@ class PatchPairs:
     patches: Tensor
     """(N, C, patch, patch), dtype of the images, in the order of images, grids, rows and columns."""
     corners: Tensor
-    """int64 (N, 3): image, top, left."""
+    """int64 (N, 3), on the CPU: image, top, left."""
     rng: SampleRNG
     """One stream of random numbers per patch, for example for color dropping."""
     first: Tensor
@@ -122,24 +123,24 @@ def patch_pairs(images: Tensor, rng: SampleRNG, options: PatchGrid) -> PatchPair
         options: sizes in pixels, and the numbers of grids and of pairs per image.
     """
     batch, _, height, width = images.shape
-    patch, grids, device = options.patch, options.grids_per_image, images.device
+    patch, grids, draw = options.patch, options.grids_per_image, rng.host
     pitch = patch + options.gap
     rows, columns = (height + options.gap) // pitch, (width + options.gap) // pitch
     places: list[Tensor] = []  # top, left: (B, grids, rows, columns)
     fits: list[Tensor] = []  # likewise, bool: the cell is inside
     for axis, size, shape in (("y", height, (rows, 1)), ("x", width, (1, columns))):
         starts = min(pitch, size - patch - pitch + 1)
-        origin = rng.integers(f"pairs/origin/{axis}", grids, starts)[:, :, None, None]
-        moved = rng.integers(f"pairs/jitter/{axis}", grids * rows * columns, 2 * options.jitter + 1) - options.jitter
-        on_grid = origin + pitch * torch.arange(max(shape), device=device).reshape(shape)
+        origin = draw.integers(f"pairs/origin/{axis}", grids, starts)[:, :, None, None]
+        moved = draw.integers(f"pairs/jitter/{axis}", grids * rows * columns, 2 * options.jitter + 1) - options.jitter
+        on_grid = origin + pitch * torch.arange(max(shape)).reshape(shape)
         places.append((on_grid + moved.reshape(batch, grids, rows, columns)).clamp(0, size - patch))
         fits.append(on_grid + patch <= size)
     inside = (fits[0] & fits[1]).reshape(batch, grids, rows * columns)
 
-    one, two, labels = (torch.tensor(t, device=device) for t in zip(*_neighbors(rows, columns), strict=True))
+    one, two, labels = (torch.tensor(t) for t in zip(*_neighbors(rows, columns), strict=True))
     valid = (inside[:, :, one] & inside[:, :, two]).flatten(1)  # (B, grids * pairs of a grid)
     if (pairs := options.pairs_per_image) is not None:
-        rank = rng.permutation("pairs/choice", valid.shape[1]).masked_fill(~valid, valid.shape[1])
+        rank = draw.permutation("pairs/choice", valid.shape[1]).masked_fill(~valid, valid.shape[1])
         last = rank.sort(dim=1).values[:, pairs - 1 : pairs]
         valid = valid & (rank <= last)
     sample, grid, pair = valid.reshape(batch, grids, -1).nonzero(as_tuple=True)
@@ -148,16 +149,18 @@ def patch_pairs(images: Tensor, rng: SampleRNG, options: PatchGrid) -> PatchPair
     kept, (first, second) = ends.unique(return_inverse=True)
     cell_of = kept % (grids * rows * columns)
     image = kept // (grids * rows * columns)
-    top, left = (place.flatten()[kept] for place in places)
+    corners = torch.stack((image, *(place.flatten()[kept] for place in places)), dim=1)
+    at = to_device(corners, images.device)
+    first, second, label = to_device(torch.stack((first, second, labels[pair])), images.device)
     return PatchPairs(
-        patches=windows(images, patch)[image, :, top, left],
-        corners=torch.stack((image, top, left), dim=1),
+        patches=windows(images, patch)[at[:, 0], :, at[:, 1], at[:, 2]],
+        corners=corners,
         # A number drawn from the sample's stream is the patch's id and its cell the epoch: no other patch has this
         # stream.
-        rng=SampleRNG(rng.seed, cell_of, rng.bits("pairs/patch", 1)[image, 0]),
+        rng=SampleRNG(rng.seed, cell_of, draw.bits("pairs/patch", 1)[image, 0], images.device),
         first=first,
         second=second,
-        label=labels[pair],
+        label=label,
     )
 
 

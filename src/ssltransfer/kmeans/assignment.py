@@ -58,7 +58,9 @@ class NearestCentroid:
         scores = self._scores[: len(x)]
         if x.dtype == torch.float32 or not x.is_cuda:  # CPUs multiply in float32
             return torch.addmm(self._squares, x.float(), self._operand.float().T, alpha=-2, out=scores)
-        return torch.addmm(self._squares, x, self._operand.T, out_dtype=torch.float32, alpha=-2, out=scores)
+        # Without a bias: addmm of halves with a float32 bias is wrong in some versions of torch (issue 154086).
+        torch.mm(x, self._operand.T, out_dtype=torch.float32, out=scores)
+        return torch.add(self._squares, scores, alpha=-2, out=scores)
 
 
 def _argmin(scores: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class PointSource(Protocol):
     rows: int  # per chunk
 
     def read(self, span: slice) -> np.ndarray:
-        """Rows, (rows, dimensions)."""
+        """Rows of one or several whole chunks, (rows, dimensions)."""
         ...
 
 
@@ -63,6 +63,12 @@ class SubsetSource:
             chunk = self._source.read(slice(start, min(self._source.shape[0], start + size)))
             rows[inside] = chunk[ids[inside] - start]
         return rows
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes on a GPU, with those that torch holds without need."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
 
 
 class PointLoader:
@@ -105,10 +111,13 @@ class PointLoader:
         self.rank, self.world = rank, world
         self.shape = n, dims = source.shape
         self.step = max(1, min(BLOCK_ROWS[device.type], BLOCK_FLOATS[device.type] // max(k, dims)))
-        self._starts = range(rank * source.rows, n, world * source.rows)  # first rows of this rank's chunks
-        mine = sum(min(source.rows, n - start) for start in self._starts) * dims
+        # On a GPU a block may need several chunks of the source: those of a store have 24 MB.
+        chunks = 1 if device.type == "cpu" else max(1, self.step // source.rows)
+        self._rows = chunks * source.rows  # of a read, which is called a chunk below
+        self._starts = range(rank * self._rows, n, world * self._rows)  # first rows of this rank's chunks
+        mine = sum(min(self._rows, n - start) for start in self._starts) * dims
         size = mine * source.dtype.itemsize
-        chunk = min(n, source.rows) * dims * source.dtype.itemsize
+        chunk = min(n, self._rows) * dims * source.dtype.itemsize
         # Three chunks (read ahead, processed, copied), four blocks (raw, centered, scores, ...), centroids five times
         # as float32 and twice as float64 sums, and labels and distances of each point.
         on_host = device.type == "cpu"
@@ -122,7 +131,7 @@ class PointLoader:
             )
         self.resident_on: torch.device | None = None
         self._numbers, self._room = mine, budget - work
-        if keep and not on_host and size <= (free := int(0.6 * torch.cuda.mem_get_info(device)[0])):
+        if keep and not on_host and size <= (free := int(0.6 * _free_memory(device))):
             self.resident_on, self._room = device, free
         elif keep and size <= self._room:
             self.resident_on = torch.device("cpu")
@@ -188,7 +197,8 @@ class PointLoader:
             for start, (read, _) in zip(self._starts, reads, strict=True):
                 assert read is not None
                 chunk = read.result()
-                if self.resident_on and start not in self._kept:
+                raw = start not in self._ready
+                if self.resident_on and (start not in self._kept or (raw and self._makes_ready)):
                     chunk = self._kept[start] = self._keepable(start, chunk)
                 yield from self._blocks(start, chunk)
                 self._finite.add(start)
@@ -212,7 +222,7 @@ class PointLoader:
 
     def pick(self, ids: np.ndarray) -> Iterator[tuple[np.ndarray, Tensor]]:
         """This rank's part of some points, int64 in any order, in blocks: positions in `ids`, (rows, dimensions)."""
-        order, size = np.argsort(ids, kind="stable"), self.source.rows
+        order, size = np.argsort(ids, kind="stable"), self._rows
         for positions in np.split(order, np.flatnonzero(np.diff(ids[order] // size)) + 1):
             if not len(positions) or (start := int(ids[positions[0]]) // size * size) not in self._starts:
                 continue
@@ -239,12 +249,12 @@ class PointLoader:
     def _chunk(self, start: int) -> Tensor:
         if start in self._kept:
             return self._kept[start]
-        rows = self.source.read(slice(start, min(self.shape[0], start + self.source.rows)))
+        rows = self.source.read(slice(start, min(self.shape[0], start + self._rows)))
         return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
 
     def _prepared(self, part: Tensor, ids: range | np.ndarray) -> Tensor:
         """Some rows of one chunk, checked, normalized and centered."""
-        start = ids[0] // self.source.rows * self.source.rows
+        start = ids[0] // self._rows * self._rows
         if start in self._ready:
             return part
         unchanged = part.dtype == torch.float32 and part.device == self.device and not self.normalize

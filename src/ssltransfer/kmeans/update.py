@@ -81,9 +81,8 @@ class TorchStep:
             )
         if len(empty) and self.empty == "farthest":
             refilled = self._refill(empty.tolist(), labels, distances, sums, centered)
-        full = counts > 0
-        new = centroids.clone()
-        new[full] = (sums.rows[full].div_(counts[full, None] * self._scale).add_(self._offset)).float()
+        means = (sums.rows / (counts[:, None] * self._scale)).add_(self._offset).float()
+        new = torch.where(counts[:, None] > 0, means, centroids)
         self.labels = labels
         return LloydStats(new, float(sums.objective) / self._scale**2, int(sums.moved), len(empty), refilled)
 
@@ -125,16 +124,20 @@ class ClusterSums:
         self.counts = self._flat[k * dims : -2]  # number of points of each cluster
         self.objective, self.moved = self._flat[-2], self._flat[-1]
         self._part = torch.zeros(k, dims, device=device)
+        self._clusters = torch.arange(k + 1, device=device)
         self._pending, self._flush_at = 0, max(8192, 8 * k)
 
     def add(self, labels: Tensor, x: Tensor) -> None:
         """Add the points of a block, (B, D), to their clusters, int64 (B,), in a deterministic order."""
-        self.counts += torch.bincount(labels, minlength=len(self.counts))
         if x.is_cuda:
             order = labels.argsort(stable=True)
-            present, lengths = torch.unique_consecutive(labels[order], return_counts=True)
-            self._part[present] += torch.segment_reduce(x[order].float(), "sum", lengths=lengths, axis=0)
+            # bincount, unique and segment lengths would wait for the GPU. A search in the sorted labels does not.
+            starts = torch.searchsorted(labels[order], self._clusters)
+            self.counts += starts.diff()
+            # Without the check of the offsets, which waits.
+            self._part += torch.segment_reduce(x[order].float(), "sum", offsets=starts, axis=0, initial=0, unsafe=True)
         else:
+            self.counts += torch.bincount(labels, minlength=len(self.counts))
             self._part.index_add_(0, labels, x.float())
         # k x D additions in float64 after each block would take longer than the block itself.
         self._pending += len(x)

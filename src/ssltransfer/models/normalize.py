@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ssltransfer.config.base import MeanStd
 from ssltransfer.config.base import Normalize as Normalize
 from ssltransfer.data.lab import lightness_alone, rgb_to_lab
+from ssltransfer.data.transfer import constant
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CAFFE_BGR = (104.0, 117.0, 123.0)
@@ -39,7 +39,7 @@ def normalize(images: Tensor, normalization: Normalize) -> Tensor:
         return lightness_alone(rgb_to_lab(images))
     x = images.float()
     if normalization == "caffe":
-        return x.flip(1) - torch.tensor(_CAFFE_BGR, device=x.device).view(1, 3, 1, 1)
+        return x.flip(1) - constant(_CAFFE_BGR, x.device).view(1, 3, 1, 1)
     if normalization in ("per-image", "per-channel"):
         over = (1, 2, 3) if normalization == "per-image" else (2, 3)
         # Divide by at least one gray value: a blank image becomes zeros, not amplified noise.
@@ -49,6 +49,6 @@ def normalize(images: Tensor, normalization: Normalize) -> Tensor:
         return x * 2 - 1
     if normalization == "imagenet" or isinstance(normalization, dict):
         values = (_MEAN, _STD) if normalization == "imagenet" else (normalization["mean"], normalization["std"])
-        mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in values)
+        mean, std = (constant(tuple(v), x.device).view(1, 3, 1, 1) for v in values)
         return (x - mean) / std
     return x

@@ -17,7 +17,7 @@ from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.transforms import ResizeCenterCrop
-from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.backbone import Backbone, move
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.models.pooling import pooled
@@ -150,7 +150,8 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Pretrained
     load_tensors(backbone, read_tensors(file), file)
     backbone.eval().requires_grad_(False)
     _verify(backbone, about, file)
-    return PretrainedModel(backbone.to(device), about["normalize"], content["weights"], manifest.parent.name)
+    move(backbone, device)
+    return PretrainedModel(backbone, about["normalize"], content["weights"], manifest.parent.name)
 
 
 def read_metadata(file: Path) -> dict[str, Any] | None:

@@ -34,10 +34,9 @@ def evaluate(context: EvalContext) -> EvalResult:
     options = context.options(Options)
     context, truth = with_boxes(context)
     named = ((context.spec.train, context.train), (context.spec.test, context.test))
-    workers = context.devices.workers
     given = options.proposals
     how = given if isinstance(given, str) else [file.checked() for file in given]
-    proposals, source = find_proposals(named, how, folder=context.folder, workers=workers)
+    proposals, source = find_proposals(named, how, folder=context.folder, devices=context.devices)
     number = round(float(np.mean([len(boxes) for boxes in proposals[1]])), 1)
     recall = covered(proposals[1], truth)
     details = {"proposals": source, "proposals_per_image": number, "proposal_recall": recall}

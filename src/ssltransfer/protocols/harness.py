@@ -143,7 +143,8 @@ def distributed_map(
     keys = islice(all_keys, devices.rank, None, world)
     progress = Progress(what, 0, -(-times * len(spans) // world), batch_size * world)
     results = []
-    for batch in load_batches(index, transform, keys, seed=seed, workers=devices.workers):
+    torch.backends.cudnn.benchmark = transform.padding is None
+    for batch in load_batches(index, transform, keys, seed=seed, workers=devices.workers, pin=devices.cuda):
         results.append(forward(batch.to(devices.device)))
         progress.step()
         progress.log(f"{n} images" + (f", {times} times" if times > 1 else ""))

@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
-
 from ssltransfer.artifacts.features import FeatureStore, Writer
 from ssltransfer.artifacts.files import ArtifactError, file_digest, write_json
 from ssltransfer.artifacts.index import Index, read_index
@@ -52,11 +50,11 @@ def run(
             f"{len(index) * extraction.dims * store.dtype.itemsize / 1e6:.0f} MB; {devices}"
         )
         if devices.world > 1:
-            dist.barrier()  # every rank has listed the missing chunks
+            devices.barrier()  # every rank has listed the missing chunks
         measured = _fill(store, missing[devices.rank :: devices.world], extraction, index)
         store.flush()
         if devices.world > 1:
-            dist.barrier()
+            devices.barrier()
         if devices.rank:
             return
         if shard:

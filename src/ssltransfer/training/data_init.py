@@ -40,7 +40,9 @@ def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed:
     ids = sorted(order[:IMAGES].tolist())
     batches = [
         normalize(batch.images.to(devices.device), model.normalization)
-        for batch in load_batches(index, model.view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers)
+        for batch in load_batches(
+            index, model.view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers, pin=devices.cuda
+        )
     ]
     rescale(backbone, batches, seed=seed_of(seed, "rescale"))
     devices.broadcast(backbone)

@@ -9,7 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from ssltransfer.data.loader import Batch
+from ssltransfer.data.transfer import to_device
 from ssltransfer.training.checkpoint import SIGNALS, Checkpoint
+from ssltransfer.training.pending import Pending
 from ssltransfer.training.task import Task
 
 
@@ -29,6 +31,7 @@ class DataParallel:
         )
         self._ddp.broadcast_buffers = False  # as an argument it is deprecated, and torch 2.11 lacks its successor
         self._checkpoint = checkpoint
+        self._signals: Pending | None = None  # of the last exchange
         self._norms = [module for module in task.modules() if isinstance(module, _BatchNorm)]
 
     def forward(self, batch: Batch, seed: int, *, reduce: bool) -> dict[str, Tensor]:
@@ -39,22 +42,28 @@ class DataParallel:
 
     @torch.no_grad()
     def all_reduce_metrics(self, values: Tensor) -> Tensor:
-        """Means of the values, float32 (n,), in one exchange with signals and batch norm statistics."""
-        signals = torch.tensor([float(self._checkpoint.received_signal == n) for n in SIGNALS], device=values.device)
+        """Means of the values, float32 (n,), in one exchange with signals and batch norm statistics.
+
+        All processes learn of a signal in the next exchange, so that the GPUs do not wait for it in this one.
+        """
+        signals = torch.tensor([float(self._checkpoint.received_signal == number) for number in SIGNALS])
         buffers = [
             buffer
             for norm in self._norms
             for buffer in (norm.running_mean, norm.running_var)
             if buffer is not None and norm.training
         ]
-        parts = [values, signals, *buffers]
+        parts = [values, to_device(signals, values.device), *buffers]
         flat = torch.cat(parts)
         dist.all_reduce(flat)
-        values, signals, *means = (flat / dist.get_world_size()).split([len(part) for part in parts])
+        flat /= dist.get_world_size()
+        values, signals, *means = flat.split([len(part) for part in parts])
         for buffer, mean in zip(buffers, means, strict=True):
             buffer.copy_(mean)
-        received = (number for number, fraction in zip(SIGNALS, signals.tolist(), strict=True) if fraction)
-        self._checkpoint.signal = next(received, None)
+        if self._signals:
+            received = self._signals.read()
+            self._checkpoint.signal = next((number for number in SIGNALS if received[number.name]), None)
+        self._signals = Pending([number.name for number in SIGNALS], signals)
         return values
 
 

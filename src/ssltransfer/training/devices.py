@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from ssltransfer.config.schedule import Precision
 from ssltransfer.processes import available_cores
-from ssltransfer.training.gpu_lock import DeviceError
+from ssltransfer.training.gpu_lock import DeviceError, gpus_hidden
 
 TIMEOUT = timedelta(minutes=30)  # the other processes wait while one works alone, for example to write a checkpoint
+# Shares of the extraction take unequal times. NCCL would end the job after TIMEOUT, hence gloo for such waits.
+HOST_TIMEOUT = timedelta(days=1)
+_host_group: dist.ProcessGroup | None = None  # None: the default group
 
 T = TypeVar("T")
 
@@ -35,20 +38,31 @@ class Devices:
     world: int = 1
 
     def __str__(self) -> str:
-        if self.device.type == "cuda":
+        if self.cuda:
             name = torch.cuda.get_device_name(self.device)
             memory = torch.cuda.get_device_properties(self.device).total_memory
             plural = "" if self.world == 1 else "s"
-            where = f"{self.world} GPU{plural} ({name}, {memory >> 30} GB, bfloat16 autocast)"
+            where = f"{self.world} GPU{plural} ({name}, {memory >> 30} GB, {str(self.dtype())[6:]} autocast)"
         else:
             processes = "" if self.world == 1 else f"{self.world} processes, "
             where = f"CPU ({processes}{torch.get_num_threads()} threads, float32)"
         return f"{where}, {self.workers} loader workers{'' if self.world == 1 else ' each'}"
 
+    @property
+    def cuda(self) -> bool:
+        """Whether the device is a GPU, to which batches are copied from page-locked memory."""
+        return self.device.type == "cuda"
+
     def dtype(self, precision: Precision = "auto") -> torch.dtype:
-        """Data type of matrix products. auto: bfloat16 on CUDA, float32 on a CPU (where half precision is slower)."""
+        """Data type of matrix products.
+
+        auto: bfloat16 on CUDA, float16 on GPUs before Ampere, where bfloat16 is emulated, and float32 on a CPU, where
+        half precision is slower.
+        """
+        if precision == "auto" and self.cuda:
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
         if precision == "auto":
-            return torch.bfloat16 if self.device.type == "cuda" else torch.float32
+            return torch.float32
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
     def autocast(self, precision: Precision = "auto") -> AbstractContextManager[object]:
@@ -60,8 +74,13 @@ class Devices:
         """The value of every process, by rank; anything that can be pickled."""
         values = [value] * self.world
         if self.world > 1:
-            dist.all_gather_object(values, value)
+            dist.all_gather_object(values, value, group=_host_group)
         return values
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.world > 1:
+            dist.barrier(group=_host_group)
 
     def all_reduce_sum(self, value: Tensor) -> Tensor:
         """The sum over all processes of a tensor on the device, in place."""
@@ -74,16 +93,6 @@ class Devices:
         if self.world > 1:
             for value in module.state_dict().values():
                 dist.broadcast(value, 0)
-
-
-def gpus_hidden() -> bool:
-    """Whether CUDA_VISIBLE_DEVICES hides all GPUs, or is not set.
-
-    CUDA ignores the first invalid id and all ids after it. So an empty value and -1 at the front hide all GPUs, as does
-    Slurm's NoDevFiles.
-    """
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
-    return not first or first.startswith("-") or first == "NoDevFiles"
 
 
 def plan_devices(threads: int | None = None) -> Devices:
@@ -115,8 +124,14 @@ def plan_devices(threads: int | None = None) -> Devices:
         # srun may make only one GPU visible to each of its tasks.
         device = torch.device("cuda", local % torch.cuda.device_count())
         torch.cuda.set_device(device)
-        torch.backends.cudnn.benchmark = True
+        # Near-ties of k-means and nearest neighbors are decided by true float32 products, whatever a container sets.
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT, device_id=device if cuda else None)
+        if cuda:
+            global _host_group
+            group = dist.new_group(backend="gloo", timeout=HOST_TIMEOUT)
+            assert isinstance(group, dist.ProcessGroup)
+            _host_group = group
     given = os.environ.get("SSLTRANSFER_WORKERS")
     return Devices(device, int(given) if given else workers, rank, world)

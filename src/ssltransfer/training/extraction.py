@@ -53,8 +53,6 @@ class FeatureExtractor:
         if spec.pool and len(shapes[spec.layer]) != 3:
             raise LayerError(f"{manifest}: {spec.layer} is a vector and cannot be pooled; remove `pool`.")
         self._cuda = devices.device.type == "cuda"
-        if self._cuda:
-            backbone.to(memory_format=torch.channels_last)
         # A function of the backbone alone, since the batch size may change the last bits.
         passes = GRID**2 if spec.patches else 1
         self._batch = max(1, min(BATCH, ACTIVATIONS // (4 * passes * max(math.prod(one) for one in shapes.values()))))
@@ -135,8 +133,9 @@ class StreamingSource:
         self._chunks = extraction.chunks(index, spans, self.progress)
 
     def read(self, span: slice) -> np.ndarray:
-        """The next chunk; `span` must be its rows."""
-        rows = next(self._chunks)
+        """The next chunks; `span` must be their rows."""
+        count = -(-(span.stop - span.start) // self.rows)
+        rows = np.concatenate([next(self._chunks) for _ in range(count)])
         assert len(rows) == span.stop - span.start
         self.progress.log(f"image {span.stop}/{self.shape[0]}")
         return rows

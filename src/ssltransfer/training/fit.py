@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from ssltransfer.logs import logger
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.curve import Curve, TrainResult, describe_losses
 from ssltransfer.training.devices import Devices
+from ssltransfer.training.pending import Pending
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task, TrainingError
 from ssltransfer.training.train_step import Trainer
@@ -72,6 +74,14 @@ def fit(
     logger.info(f"{len(index)} images, {total} steps of {schedule.batch_size}, {resume_text(start)}; {devices}")
 
     loader = train_loader(task, index, schedule, seed, range(start, total), (devices.rank, devices.world), devices)
+    steps: deque[tuple[int, Batch, Pending]] = deque()
+
+    def record(step: int, batch: Batch, pending: Pending) -> None:
+        values = pending.read()
+        if not math.isfinite(values["loss"]):
+            raise not_finite(trainer, batch, step, len(index), folder)
+        curve.update(values)
+
     with checkpoint:
         progress = Progress("train", start, total, schedule.batch_size)
         for step in range(start, total):
@@ -79,13 +89,15 @@ def fit(
             seed_step(seed, step, devices.rank)
             values = trainer.forward_backward(batch)
             trainer.optimizer_step(schedule.lr_at(step, len(index)))
-            if not math.isfinite(values["loss"]):
-                raise not_finite(trainer, batch, step, len(index), folder)
             task.after_step(step)
-            curve.update(values)
             progress.step()
 
             done = step + 1
+            steps.append((step, batch, values))
+            needed = done in snapshot_steps or curve.row_due(step, done) or checkpoint.due(done)
+            # The values are read a step later, so that a GPU has always work to do.
+            while len(steps) > (0 if needed else 1):
+                record(*steps.popleft())
             if curve.row_due(step, done):
                 epoch = round(done * schedule.batch_size / len(index), 4)
                 row = {"step": done, "epoch": epoch, "lr": schedule.lr_at(step, len(index))} | curve.means()
@@ -128,7 +140,7 @@ def train_loader(
         keys,
         seed=seed,
         workers=devices.workers if workers is None else workers,
-        pin=devices.device.type == "cuda",
+        pin=devices.cuda,
     )
 
 
@@ -149,7 +161,7 @@ def validate(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: 
     was_training = task.training
     task.eval()
     sums: dict[str, float] = {}
-    batches = load_batches(val, task.val_transform, keys, seed=seed, workers=devices.workers)
+    batches = load_batches(val, task.val_transform, keys, seed=seed, workers=devices.workers, pin=devices.cuda)
     steps = len(range(devices.rank, -(-len(ids) // size), devices.world))
     progress = Progress("validate", 0, steps, size)
     for _ in range(steps):

@@ -23,20 +23,39 @@ class DeviceError(UserError):
 def set_visible_gpus(count: int) -> None:
     """Allocate `count` free GPUs by setting CUDA_VISIBLE_DEVICES, before CUDA is initialized.
 
-    Does nothing if CUDA_VISIBLE_DEVICES is set, under Slurm, or without GPUs.
+    A variable that names more GPUs, MIG slices included, is the list to choose from. Otherwise nothing is done if it is
+    set, under Slurm, or without GPUs.
 
     Raises:
         DeviceError: the machine has fewer.
     """
-    if "CUDA_VISIBLE_DEVICES" in os.environ or "SLURM_JOB_ID" in os.environ:
+    slurm_job = os.environ.get("SLURM_JOB_ID")
+    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        ids = [] if gpus_hidden() else [entry.strip() for entry in given.split(",")]
+        if len(ids) <= count:
+            return
+    elif slurm_job:
         return
-    import torch
+    else:
+        import torch
 
-    available = torch.cuda.device_count()  # queries the driver's management library, which does not initialize CUDA
-    if available:
-        folder = Path(tempfile.gettempdir()) / f"ssltransfer-{os.getuid()}"
-        ids = acquire_gpus([str(number) for number in range(available)], count, folder)
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(ids)
+        # Queries the driver's management library, which does not initialize CUDA.
+        ids = [str(number) for number in range(torch.cuda.device_count())]
+    if ids:
+        # Slurm numbers the GPUs of each allocation from 0.
+        name = f"ssltransfer-{os.getuid()}" + (f"-{slurm_job}" if slurm_job else "")
+        acquired = acquire_gpus(ids, count, Path(tempfile.gettempdir()) / name)
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(acquired)
+
+
+def gpus_hidden() -> bool:
+    """Whether CUDA_VISIBLE_DEVICES hides all GPUs, or is not set.
+
+    CUDA ignores the first invalid id and all ids after it. So an empty value and -1 at the front hide all GPUs, as does
+    Slurm's NoDevFiles.
+    """
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    return not first or first.startswith("-") or first == "NoDevFiles"
 
 
 def acquire_gpus(ids: Sequence[str], count: int, folder: Path) -> list[str]:
@@ -67,7 +86,7 @@ def acquire_gpus(ids: Sequence[str], count: int, folder: Path) -> list[str]:
     while True:
         for number in ids:
             if len(locks) < count and number not in locks:
-                lock = FileLock(folder / f"gpu-{number}.lock")
+                lock = FileLock(folder / f"gpu-{number.replace('/', '-')}.lock")
                 with contextlib.suppress(Timeout):
                     lock.acquire(timeout=0)
                     locks[number] = lock

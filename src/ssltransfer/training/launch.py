@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -43,7 +44,7 @@ def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) 
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         rank = int(os.environ["RANK"])
         if not distributed:
-            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
                 os.environ.pop(name, None)
         return rank
     count = max(1, devices) if distributed else 1
@@ -55,13 +56,18 @@ def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) 
 
 
 def _join_slurm() -> None:
-    """Under `srun` with several tasks and MASTER_ADDR, set the variables that torch reads."""
+    """Under `srun` with several tasks, set the variables that torch reads. The first node is the master."""
     variables = os.environ
-    if "RANK" in variables or "MASTER_ADDR" not in variables or int(variables.get("SLURM_NTASKS", "1")) < 2:
+    tasks = int(variables.get("SLURM_STEP_NUM_TASKS", "1"))
+    if "RANK" in variables or tasks < 2:
         return
-    variables.setdefault("MASTER_PORT", "29500")
-    variables["RANK"], variables["WORLD_SIZE"] = variables["SLURM_PROCID"], variables["SLURM_NTASKS"]
-    variables["LOCAL_RANK"] = variables["SLURM_LOCALID"]
+    if "MASTER_ADDR" not in variables:
+        words = ["scontrol", "show", "hostnames", variables["SLURM_STEP_NODELIST"]]
+        hosts = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+        variables["MASTER_ADDR"] = hosts[0]
+    # Jobs on the same node need different ports, below those that the kernel gives to clients.
+    variables.setdefault("MASTER_PORT", str(10000 + int(variables["SLURM_JOB_ID"]) % 20000))
+    variables |= {"RANK": variables["SLURM_PROCID"], "WORLD_SIZE": str(tasks), "LOCAL_RANK": variables["SLURM_LOCALID"]}
 
 
 def _torchrun(words: Sequence[str], count: int) -> int:

@@ -24,6 +24,7 @@ from ssltransfer.training.fit import (
     train_loader,
     validate,
 )
+from ssltransfer.training.pending import Pending
 from ssltransfer.training.progress import Progress
 from ssltransfer.training.task import Task
 from ssltransfer.training.task_parallel import TaskParallel
@@ -119,17 +120,17 @@ def fit_multi_task(
         for first in range(start, total, round_size):
             tasks, done = schedule[first : first + round_size], min(first + round_size, total)
             batches = {task: progress.next(loaders[task]).to(devices.device) for task in tasks if task in loaders}
-            values: dict[int, dict[str, float]] = {}
+            pending: dict[int, Pending] = {}
             gradients: dict[int, list[Tensor | None]] = {}
             for step, task in enumerate(tasks, first):
                 if task in batches:
                     seed_step(runs[0].seed, step, parallel.part[0])
-                    values[task] = trainers[task].forward_backward(batches[task])
+                    pending[task] = trainers[task].forward_backward(batches[task])
                     gradients[task] = trainers[task].pop_grads()
-            values = parallel.all_reduce_metrics(values)
             for step, task in enumerate(tasks, first):
                 trainers[task].set_grads(parallel.all_reduce_gradients(task, gradients.get(task)))
                 trainers[task].optimizer_step(runs[task].schedule.lr_at(step, len(runs[task].index)))
+            values = parallel.all_reduce_metrics({task: one.read() for task, one in pending.items()})
             for step, task in enumerate(tasks, first):
                 run = runs[task]
                 if not math.isfinite(values[task]["loss"]):

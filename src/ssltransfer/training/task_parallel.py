@@ -66,7 +66,8 @@ class TaskParallel:
             dist.all_reduce(flat)
             sizes = [parameters[i].numel() for i in positions]
             for i, mean in zip(positions, (flat / self._size).split(sizes), strict=True):
-                means[i] = mean.view_as(parameters[i])
+                # In the parameter's memory format, which fused optimizers require.
+                means[i] = torch.empty_like(parameters[i]).copy_(mean.view_as(parameters[i]))
         return means
 
     def all_reduce_metrics(self, values: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:

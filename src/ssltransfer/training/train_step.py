@@ -11,6 +11,7 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.ddp import DataParallel
 from ssltransfer.training.devices import Devices
+from ssltransfer.training.pending import Pending
 from ssltransfer.training.sync_bn import convert_sync_bn
 from ssltransfer.training.task import Task
 
@@ -27,19 +28,23 @@ class Trainer:
     ):
         self.task, self.schedule, self.seed, self.devices = task, schedule, seed, devices
         task.to(devices.device)
-        if devices.device.type == "cuda":
+        if devices.cuda:
             task.to(memory_format=torch.channels_last)
         task.train()
+        # With images of ever new sizes cuDNN would try all its algorithms for each size.
+        torch.backends.cudnn.benchmark = task.transform.padding is None
         if schedule.sync_bn and devices.world > 1:
             convert_sync_bn(task)
         if schedule.compile:
             task.compile()
         self.optimizer = build_optimizer(task, schedule)
-        self.scaler = torch.amp.GradScaler(devices.device.type, enabled=schedule.precision == "float16")
+        self.scaler = torch.amp.GradScaler(
+            devices.device.type, enabled=devices.dtype(schedule.precision) == torch.float16
+        )
         self.scaler.scale(torch.zeros((), device=devices.device))  # creates the state that a checkpoint stores
         self.data_parallel = DataParallel(task, checkpoint) if checkpoint and devices.world > 1 else None
 
-    def forward_backward(self, batch: Batch) -> dict[str, float]:
+    def forward_backward(self, batch: Batch) -> Pending:
         """Gradients of the mean loss of a batch, accumulated over its micro-batches.
 
         Returns:
@@ -61,7 +66,7 @@ class Trainer:
         values = torch.stack(list(means.values()))
         if self.data_parallel:
             values = self.data_parallel.all_reduce_metrics(values)
-        return dict(zip(means, values.tolist(), strict=True))
+        return Pending(list(means), values)
 
     def optimizer_step(self, lr: float) -> None:
         """Update the weights with the gradients, at a learning rate times the multiplier of each parameter group."""

@@ -12,6 +12,9 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.protocols.detection import proposals as module
 from ssltransfer.protocols.detection.proposals import find_proposals, grid
+from ssltransfer.training.devices import Devices
+
+CPU = Devices(torch.device("cpu"), 0)
 
 
 def index_of(names: list[str], width: int = 40, height: int = 30) -> Index:
@@ -23,7 +26,7 @@ SETS = [("train", index_of(["JPEGImages/1.jpg", "JPEGImages/2.jpg"])), ("test", 
 
 
 def find(how: object, folder: Path) -> tuple[list[list[np.ndarray]], str]:
-    return find_proposals(SETS, how, folder=folder, workers=0)  # type: ignore[arg-type]
+    return find_proposals(SETS, how, folder=folder, devices=CPU)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (333, 500), (96, 96), (1000, 50)])
@@ -83,11 +86,26 @@ def test_selective_search_resumes(objects: Index, tmp_path: Path, monkeypatch: p
     """Things of the embedded world are proposed, and what was searched is not searched again."""
     monkeypatch.setattr(module, "CHUNK", 4)
     few = objects.subset(np.arange(6))
-    (found,), _ = find_proposals([("few", few)], "selective-search", folder=tmp_path, workers=0)
+    (found,), _ = find_proposals([("few", few)], "selective-search", folder=tmp_path, devices=CPU)
     assert len(found) == 6 and all(len(boxes) > 10 for boxes in found)
     assert all((boxes >= 0).all() and (boxes <= 64).all() for boxes in found)
     (tmp_path / "proposals-0" / "4.npz").unlink()
     before = (tmp_path / "proposals-0" / "0.npz").stat().st_mtime_ns
-    (again,), _ = find_proposals([("few", few)], "selective-search", folder=tmp_path, workers=0)
+    (again,), _ = find_proposals([("few", few)], "selective-search", folder=tmp_path, devices=CPU)
     assert (tmp_path / "proposals-0" / "0.npz").stat().st_mtime_ns == before
     assert all(np.array_equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+def test_selective_search_is_shared_by_the_processes(
+    objects: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(Devices, "barrier", lambda self: None)  # they run one after the other here
+    sets = [("few", objects.subset(np.arange(5)))]
+    folder = tmp_path / "shared"
+    with pytest.raises(FileNotFoundError):
+        find_proposals(sets, "selective-search", folder=folder, devices=Devices(torch.device("cpu"), 0, 1, 2))
+    assert [file.name for file in folder.rglob("*.npz")] == ["2.npz"]
+    (found,), _ = find_proposals(sets, "selective-search", folder=folder, devices=Devices(torch.device("cpu"), 0, 0, 2))
+    (alone,), _ = find_proposals(sets, "selective-search", folder=tmp_path / "alone", devices=CPU)
+    assert all(np.array_equal(one, other) for one, other in zip(found, alone, strict=True))

@@ -217,7 +217,7 @@ def test_compress_training_lowers_the_loss(make_given: InputsMaker) -> None:
     batch = batch_of(task, given)
     found = []
     for step in range(40):
-        found.append(trainer.forward_backward(batch))
+        found.append(trainer.forward_backward(batch).read())
         trainer.optimizer_step(given.spec.schedule.lr)
         task._pending = []  # the queue stays as it is
         assert step >= 0

@@ -77,7 +77,7 @@ def test_crd_never_draws_the_image_itself(make_given: InputsMaker) -> None:
     drawn: set[int] = set()
     for epoch in range(20):
         rng = type(batch)(batch.images, batch.ids, batch.epochs + epoch).rng(0)
-        negatives = task.negatives(batch, rng, 48)
+        negatives = task.negatives(batch.ids, rng, 48)
         drawn |= set(negatives[0].tolist())
     assert drawn == set(range(1, 48))
 

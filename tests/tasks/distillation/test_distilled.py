@@ -16,14 +16,17 @@ import torch
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index
-from ssltransfer.config.backbones import ResNet18
+from ssltransfer.config.backbones import CaffeNet, ResNet18
+from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs, StudentTask
-from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.devices import Devices, plan_devices
 from ssltransfer.training.fit import fit
+from ssltransfer.training.train_step import Trainer
 from tests.helpers import HELPERS
+from tests.helpers.pretended_cuda import CUDA, PretendCuda
 
 from .conftest import ATTENTION, InputsMaker, spec_of
 
@@ -102,9 +105,25 @@ def test_precomputed_features_of_other_images_are_refused(said: Path, objects_va
         student.run(spec, data=objects_val_path, features=said, output=tmp_path / "m.json", threads=1)
 
 
-def test_online_teacher_resizes_the_view(make_given: InputsMaker) -> None:
-    from ssltransfer.config.backbones import CaffeNet
+@pytest.mark.parametrize("size", [48, 64])
+@pytest.mark.parametrize("name", TRAINED)
+def test_student_trains_on_a_pretended_gpu(name: str, size: int, teacher_of: Path, make_given: InputsMaker) -> None:
+    """With a teacher of the same input size and of another."""
+    backbone = CaffeNet(width_mult=0.125, img_size=size, stem_stride=2)
+    given = make_given(TRAINED[name], backbone=backbone, teacher=teacher_of)
+    task: Any = method_of(given)
+    batches = list(load_batches(given.index, task.transform, sequential_keys(range(32), 16), seed=0))
+    with PretendCuda() as cuda:
+        trainer = Trainer(task, Schedule(steps=3, batch_size=16, lr=0.01), 0, Devices(CUDA, 0))
+        for step, batch in enumerate(batches):
+            cuda.reset()
+            trainer.forward_backward(batch.pin_memory().to(CUDA))
+            trainer.optimizer_step(0.01)
+            task.after_step(step)
+    assert not cuda.faults and not cuda.waits
 
+
+def test_online_teacher_resizes_the_view(make_given: InputsMaker) -> None:
     given = make_given(
         {"name": "compress-1q", "queue_size": 8}, backbone=CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
     )

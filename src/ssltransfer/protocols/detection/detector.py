@@ -91,7 +91,7 @@ class Detector(Task):
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The means of `losses` over the images."""
-        seeds = rng.bits("regions", 1)[:, 0].tolist()
+        seeds = rng.host.bits("regions", 1)[:, 0].tolist()
         losses = []
         for row, ((height, width), seed) in enumerate(zip(batch.targets["sizes"].tolist(), seeds, strict=True)):
             targets = {name: part[row] for name, part in batch.targets.items()}

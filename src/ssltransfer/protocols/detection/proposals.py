@@ -16,6 +16,7 @@ from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.extras import import_extra
 from ssltransfer.protocols.detection.proposal_files import read_proposals, stem_of
+from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
 
 GRID_SIDES = (0.2, 0.3, 0.45, 0.67, 1.0)  # relative to a square with the image's area
@@ -26,7 +27,7 @@ CHUNK = 64  # images per file of proposals in the work directory
 
 
 def find_proposals(
-    sets: Sequence[tuple[str, Index]], how: str | Sequence[Path], *, folder: Path, workers: int
+    sets: Sequence[tuple[str, Index]], how: str | Sequence[Path], *, folder: Path, devices: Devices
 ) -> tuple[list[list[np.ndarray]], str]:
     """Proposals for the images of some data sets, clipped to the images.
 
@@ -34,7 +35,7 @@ def find_proposals(
         sets: name and index of each.
         how: grid, selective-search, or paths of files.
         folder: work directory, for results of selective search: an interrupted job resumes.
-        workers: loader processes, which run selective search.
+        devices: of this process; all processes call this function, and each searches a part of the images.
 
     Returns:
         Per data set and image, float32 (n, 4): x1, y1, x2, y2 in pixels, inside the image; and how they were made, or
@@ -47,7 +48,7 @@ def find_proposals(
         return [[grid(*size) for size in index.sizes.tolist()] for _, index in sets], "grid"
     if how == "selective-search":
         _opencv()
-        searched = [_searched(index, folder / f"proposals-{place}", workers) for place, (_, index) in enumerate(sets)]
+        searched = [_searched(index, folder / f"proposals-{place}", devices) for place, (_, index) in enumerate(sets)]
         return searched, "selective search (OpenCV, fast)"
     files = [Path(name) for name in how]
     return _of_files(files, sets), ", ".join(f"{file.name} {file_digest(file)[:8]}" for file in files)
@@ -151,14 +152,16 @@ class _Search(Transform):
         return {"image": image[:, :1, :1], "proposals": torch.from_numpy(inside)}
 
 
-def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
+def _searched(index: Index, folder: Path, devices: Devices) -> list[np.ndarray]:
     """Proposals of every image; files of an earlier run in the folder are reused."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {start: folder / f"{start}.npz" for start in range(0, len(index), CHUNK)}
-    todo = [sample for sample in range(len(index)) if not files[sample // CHUNK * CHUNK].is_file()]
-    progress = Progress("proposals", len(index) - len(todo), len(index), 1)
+    mine = list(files)[devices.rank :: devices.world]
+    missing = [start for start in mine if not files[start].is_file()]
+    todo = [sample for start in missing for sample in range(start, min(start + CHUNK, len(index)))]
+    progress = Progress("proposals", 0, len(todo), 1)
     chunk: list[np.ndarray] = []
-    for batch in load_batches(index, _Search(), sequential_keys(todo, 1), seed=0, workers=workers):
+    for batch in load_batches(index, _Search(), sequential_keys(todo, 1), seed=0, workers=devices.workers):
         chunk.append(batch.targets["proposals"][0].numpy())
         sample = int(batch.ids[0])
         if len(chunk) == CHUNK or sample == len(index) - 1:
@@ -168,6 +171,7 @@ def _searched(index: Index, folder: Path, workers: int) -> list[np.ndarray]:
         progress.step()
         progress.log("selective search")
     progress.close()
+    devices.barrier()
     proposals = []
     for file in files.values():
         with np.load(file, allow_pickle=False) as content:

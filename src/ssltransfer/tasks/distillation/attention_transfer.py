@@ -13,7 +13,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import AttentionTransfer
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG
-from ssltransfer.models.backbone import Backbone, LayerError
+from ssltransfer.models.backbone import Backbone, LayerError, move
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
 from ssltransfer.tasks.distillation.distilled import spaced_ids
@@ -92,7 +92,8 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
         parts: dict[str, list[Tensor]] = {f"{layer}_loss": [] for layer in self.layers}
         for inputs, student in calls:
             with torch.no_grad():
-                teacher = self._teacher[0].to(inputs.device)(inputs, self.teacher_layers)
+                move(self._teacher[0], inputs.device)
+                teacher = self._teacher[0](inputs, self.teacher_layers)
             # Without autocast: squares in float16 overflow.
             with torch.autocast(inputs.device.type, enabled=False):
                 for layer, teacher_layer in zip(self.layers, self.teacher_layers, strict=True):
@@ -110,7 +111,9 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
         was_training = self.training
         self.eval()
         total = torch.zeros((), dtype=torch.float64)
-        for batch in load_batches(index, self.val_transform, keys, seed=self.spec.seed, workers=devices.workers):
+        for batch in load_batches(
+            index, self.val_transform, keys, seed=self.spec.seed, workers=devices.workers, pin=devices.cuda
+        ):
             batch = batch.to(devices.device)
             with calls_of(self.backbone, self.layers) as calls:
                 self.task(batch, batch.rng(self.spec.seed))

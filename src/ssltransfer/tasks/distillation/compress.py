@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssltransfer.config.methods import Compress1q, Compress2q
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transfer import to_device
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
@@ -78,7 +79,7 @@ class CompressTask(DistillationTask):
         student_queue: Tensor = teacher_queue if self.momentum_encoder is None else self.student_queue  # type: ignore[assignment]
         if self.training:
             keys = () if self.momentum_encoder is None else (self._encode_key(views),)
-            self._pending.append((batch.ids, teacher, *keys))
+            self._pending.append((to_device(batch.ids, views.device), teacher, *keys))
         # Without autocast: at a temperature of 0.04 a rounding error of bfloat16 is a tenth of a logit.
         with torch.autocast(views.device.type, enabled=False):
             similarities = student @ student_queue.T, teacher @ teacher_queue.T
@@ -91,7 +92,7 @@ class CompressTask(DistillationTask):
         if not self.training or not self.method.exclude_self:
             return None
         queue_ids: Tensor = self.queue_ids  # type: ignore[assignment]
-        return batch.ids[:, None] == queue_ids
+        return to_device(batch.ids, queue_ids.device)[:, None] == queue_ids
 
     @torch.no_grad()
     def _encode_key(self, views: Tensor) -> Tensor:

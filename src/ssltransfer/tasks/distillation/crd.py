@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssltransfer.config.methods import Crd
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transfer import to_device
 from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 
@@ -42,6 +43,7 @@ class CrdTask(DistillationTask):
         self.register_buffer("constants", torch.zeros(2))  # student, teacher; 0: not estimated yet
         self.num_negatives = negatives = self.options.num_others(n)
         self.chance_loss = 2 * (math.log1p(negatives) + negatives * math.log1p(1 / negatives))
+        self._estimated = False
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []  # of the micro-batches of this step
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
@@ -51,37 +53,40 @@ class CrdTask(DistillationTask):
         student = F.normalize(self.student_head(self.student_features(views)).float(), dim=1)
         memories: tuple[Tensor, Tensor] = (self.teacher_memory, self.student_memory)  # type: ignore[assignment]
         n = len(memories[0])
-        negatives = self.negatives(batch, rng, n)
+        ids = to_device(batch.ids, views.device)
+        negatives = self.negatives(ids, rng, n)
         with torch.autocast(views.device.type, enabled=False):
             scores = []
             for anchor, memory, current in ((student, memories[0], teacher), (teacher, memories[1], student)):
-                positive = memory[batch.ids] if self.training else current.detach()
+                positive = memory[ids] if self.training else current.detach()
                 rows = torch.cat([positive[:, None], memory[negatives]], dim=1)
                 scores.append(torch.exp(torch.einsum("bd,bkd->bk", anchor, rows) / self.options.temperature))
             constants = self._normalization_constants(scores, n)
             losses = [contrast(score / constant, n) for score, constant in zip(scores, constants, strict=True)]
         if self.training:
-            self._pending.append((batch.ids, student.detach(), teacher.detach()))
+            self._pending.append((ids, student.detach(), teacher.detach()))
         return {"loss": torch.stack(losses).sum()}
 
-    def negatives(self, batch: Batch, rng: SampleRNG, n: int) -> Tensor:
+    def negatives(self, ids: Tensor, rng: SampleRNG, n: int) -> Tensor:
         """Rows of the memory banks, int64 (B, num_negatives), uniform over the n images, or over all others."""
         if not self.training or not self.options.exclude_self:
             return rng.integers("negatives", self.num_negatives, n)
         others = rng.integers("negatives", self.num_negatives, n - 1)
-        return others + (others >= batch.ids[:, None])
+        return others + (others >= ids[:, None])
 
     @torch.no_grad()
     def _normalization_constants(self, scores: list[Tensor], n: int) -> Tensor:
         """Constants that turn scores into probabilities over n images; those of the first batch are kept."""
         constants: Tensor = self.constants  # type: ignore[assignment]
         estimate = torch.stack([score.mean() for score in scores]) * n
-        if not self.training or constants[0] > 0:
+        self._estimated = self._estimated or bool(constants[0] > 0)  # read from the device once
+        if not self.training or self._estimated:
             return torch.where(constants > 0, constants, estimate)
         if dist.is_available() and dist.is_initialized():
             dist.all_reduce(estimate)
             estimate /= dist.get_world_size()
         constants.copy_(estimate)
+        self._estimated = True
         return constants
 
     @torch.no_grad()

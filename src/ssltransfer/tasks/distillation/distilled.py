@@ -17,7 +17,7 @@ from ssltransfer.config.protocols import Pool
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.transforms import Transform
-from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.backbone import Backbone, move
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import read_model
@@ -120,10 +120,13 @@ class OnlineTeacher:
     @torch.no_grad()
     def maps(self, views: Tensor, layers: list[str]) -> dict[str, Tensor]:
         """uint8 (B, 3, S, S) -> activations of layers."""
-        backbone = self.model.backbone.to(views.device)
+        backbone = self.model.backbone
+        move(backbone, views.device)
         size = backbone.options.img_size
         if views.shape[-1] != size:
-            views = F.interpolate(views, (size, size), mode="bilinear", antialias=True, align_corners=False)
+            # CUDA resizes no uint8. Rounded, as a CPU would do.
+            views = F.interpolate(views.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+            views = views.round_().clamp_(0, 255)
         return self.model.layers_of(views, layers)
 
 

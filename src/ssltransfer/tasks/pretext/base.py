@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
@@ -103,16 +102,17 @@ def backbone_of(backbone: BackboneOptions | Backbone, seed: int) -> Backbone:
     return backbone if isinstance(backbone, Backbone) else build_backbone(backbone, include_top=False, seed=seed)
 
 
-def paired_indices(n: int, task: str) -> Tensor:
-    """Index of each image's partner in a batch: 1, 0, 3, 2, ...; a single image (validation) is its own partner.
+def partners(x: Tensor, task: str) -> Tensor:
+    """Rows 1, 0, 3, 2, ... of (n, ...): each image's partner; a single image (validation) is its own.
 
     The partner is random, since the order is random. It does not depend on micro-batches and devices.
 
     Raises:
         TrainingError: n is odd.
     """
+    n = len(x)
     if n % 2 and n > 1:
         raise TrainingError(
             f"{task} takes images in pairs; make batch_size and micro_batch_size even (a batch has {n})."
         )
-    return torch.arange(n) ^ (n > 1)
+    return x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1) if n > 1 else x

@@ -90,7 +90,7 @@ class ColorizationTask(PretextTask):
         table = torch.zeros(len(BINS), len(BINS), dtype=torch.float64)
         gray = 0
         keys = sequential_keys(ids[devices.rank :: devices.world], _PRIOR_BATCH)
-        for batch in load_batches(index, self.val_transform, keys, seed=0, workers=devices.workers):
+        for batch in load_batches(index, self.val_transform, keys, seed=0, workers=devices.workers, pin=devices.cuda):
             code, colored = self.targets(rgb_to_lab(batch.images.to(devices.device)))
             gray += int((~colored).sum())
             rows = code[colored].permute(0, 2, 3, 1).flatten(0, 2).cpu().double()

@@ -11,6 +11,7 @@ from ssltransfer.data.device_ops import random_grayscale, random_hflip, standard
 from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transfer import to_device
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize
@@ -48,12 +49,12 @@ class ExemplarTask(PretextTask):
     def inputs(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, V, 3, S, S) -> standardized views, float (B * V, 3, S, S), and their images, int64 (B * V,)."""
         count, views = images.shape[:2]
-        image = torch.arange(count, device=images.device).repeat_interleave(views)
+        image = torch.arange(count).repeat_interleave(views)
         # Own random numbers of each view: its id is the view's number, its epoch a random number of the image.
-        number = torch.arange(views, device=images.device).repeat(count)
-        each = SampleRNG(rng.seed, number, rng.bits("views", 1)[image, 0])
+        number = torch.arange(views).repeat(count)
+        each = SampleRNG(rng.seed, number, rng.host.bits("views", 1)[image, 0], images.device)
         seen = random_hflip(random_grayscale(images, rng, self.options.grayscale_prob).flatten(0, 1), each)
-        return standardize(color_jitter(seen, each)), image
+        return standardize(color_jitter(seen, each)), to_device(image, images.device)
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """The triplet loss; `accuracy`: the nearest other view is of the same image.

@@ -12,10 +12,11 @@ from ssltransfer.data.colors import color_jitter
 from ssltransfer.data.drawing import outlined, visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
+from ssltransfer.data.transfer import to_device
 from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.normalize import Normalize, normalize
-from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of, paired_indices
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of, partners
 from ssltransfer.tasks.pretext.residual_head import PatchVectors
 
 
@@ -50,16 +51,16 @@ class ExemplarPatchesTask(PretextTask):
         """
         options, patch = self.options, self.options.patch
         batch, _, height, width = images.shape
-        room = torch.tensor([width - patch, height - patch], device=images.device)
-        center = (patch - 1) / 2 + room * rng.uniform("place", 2)  # the upright patch is inside the image
-        four = rng.uniform("view", 2 * 4, -1.0, 1.0).reshape(batch, 2, 4)
+        room = torch.tensor([width - patch, height - patch])
+        center = (patch - 1) / 2 + room * rng.host.uniform("place", 2)  # the upright patch is inside the image
+        four = rng.host.uniform("view", 2 * 4, -1.0, 1.0).reshape(batch, 2, 4)
         middle = center[:, None] + options.translation * patch * four[..., :2]
         low, high = (math.log(end) for end in options.scale)
         scale = torch.exp((low + high) / 2 + (high - low) / 2 * four[..., 2])
         angle = math.radians(options.rotation) * four[..., 3]
         cos, sin = scale * angle.cos(), scale * angle.sin()
         rows = (torch.stack([cos, -sin, middle[..., 0]], dim=-1), torch.stack([sin, cos, middle[..., 1]], dim=-1))
-        return torch.stack(rows, dim=-2)
+        return to_device(torch.stack(rows, dim=-2), images.device)
 
     def views(self, images: Tensor, matrices: Tensor) -> Tensor:
         """Views before color distortion: float (B, 2, 3, patch, patch), 0 to 255, bilinear."""
@@ -99,7 +100,7 @@ class ExemplarPatchesTask(PretextTask):
         inputs, _ = self.inputs(batch.images, rng)
         vectors = self.vectors(inputs.flatten(0, 1)).float().unflatten(0, (-1, 2))
         one, two = vectors.unbind(1)
-        three = one[paired_indices(len(one), "Exemplar on patches").to(one.device)]
+        three = partners(one, "Exemplar on patches")
         loss, accuracy = triplet_loss(one, two, three, self.options.margin)
         return {"loss": loss, "accuracy": accuracy}
 
@@ -111,7 +112,7 @@ class ExemplarPatchesTask(PretextTask):
         outlines = (matrices.cpu() @ corners.T).mT
         marked = [outlined(image, outline) for image, outline in zip(batch.images, outlines, strict=True)]
         first, second = (visible(view) for view in inputs.unbind(1))
-        other = first[paired_indices(len(first), "Exemplar on patches")]
+        other = partners(first, "Exemplar on patches")
         return [
             ("image", torch.stack(marked)),
             ("x1: a view", first),

@@ -70,10 +70,12 @@ def sample_descriptors(
     found = np.empty((count * each, DESCRIPTOR), np.float32)
     progress = Progress("descriptors", 0, -(-count // BATCH), BATCH)
     done = 0
-    for batch in load_batches(index, view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers):
+    for batch in load_batches(
+        index, view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers, pin=devices.cuda
+    ):
         images = normalize(batch.images.to(devices.device), "none")
         descriptors = hog(images.mean(1), options.hog_cell)
-        rng = SampleRNG(seed, 0, batch.ids.to(devices.device))
+        rng = SampleRNG(seed, 0, batch.ids, devices.device)
         chosen = rng.permutation("descriptors", per_image)[:, :each]
         some = descriptors.gather(1, chosen[:, :, None].expand(-1, -1, DESCRIPTOR)).flatten(0, 1)
         found[done : done + len(some)] = some.cpu().numpy()

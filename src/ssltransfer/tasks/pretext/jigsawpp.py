@@ -10,7 +10,7 @@ from ssltransfer.data.permutations import mean_distance, min_distance_set, min_d
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, paired_indices
+from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, partners
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 
 
@@ -18,7 +18,7 @@ from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 class JigsawPPTask(PuzzleTask):
     """Classification of the permutation of the tiles, up to two of which come from another image.
 
-    Images are taken in pairs: the occluders of an image come from its partner in the batch (`paired_indices`).
+    Images are taken in pairs: the occluders of an image come from its partner in the batch (`partners`).
     """
 
     normalization: Normalize = "per-image"
@@ -44,9 +44,8 @@ class JigsawPPTask(PuzzleTask):
         Raises:
             TrainingError: B is odd.
         """
-        partners = images[paired_indices(len(images), "Jigsaw++")]
         tiles = cut_tiles(images, rng, self.options.tiles)
-        others = cut_tiles(partners, rng, self.options.tiles, purpose="occluders")
+        others = cut_tiles(partners(images, "Jigsaw++"), rng, self.options.tiles, purpose="occluders")
         label = rng.integers("permutation", 1, self.options.permutations)[:, 0]
         puzzle = occlude(permute(tiles, self.permutations, label), others, rng, self.options.occluders)
         # Once for the puzzle with its occluders: a difference in color would reveal them.

@@ -9,6 +9,7 @@ from ssltransfer.data.drawing import visible
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS
+from ssltransfer.data.transfer import constant
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
 
@@ -27,11 +28,11 @@ class RelativePatchLocationTask(PatchTask):
 
     def labels(self, rng: SampleRNG) -> Tensor:
         """Every neighbor once, int64 (B, 8)."""
-        return torch.arange(len(OFFSETS), device=rng.key.device).repeat(len(rng.key), 1)
+        return torch.arange(len(OFFSETS), device=rng.device).repeat(len(rng), 1)
 
     def orders(self, labels: Tensor) -> Tensor:
         """The outer patch, then the center one."""
-        outer = torch.tensor(AROUND, device=labels.device)[labels]
+        outer = constant(AROUND, labels.device)[labels]
         return torch.stack([outer, torch.full_like(outer, CENTER)], dim=2)
 
     def show(self, batch: Batch, rng: SampleRNG) -> list[tuple[str, Tensor]]:
