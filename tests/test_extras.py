@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from ssltransfer.config.backbones import Timm
 from ssltransfer.config.formats import FastDepth
@@ -18,6 +19,7 @@ from ssltransfer.data.videos import opencv
 from ssltransfer.extras import MissingExtraError, import_extra
 from ssltransfer.models.build import build_backbone
 from ssltransfer.protocols.detection.proposals import find_proposals
+from ssltransfer.training.devices import Devices
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +31,7 @@ def read_hdf5(folder: Path) -> None:
 
 
 def search_proposals(folder: Path) -> None:
-    find_proposals([], "selective-search", folder=folder, workers=0)
+    find_proposals([], "selective-search", folder=folder, devices=Devices(torch.device("cpu"), 0))
 
 
 def read_video(folder: Path) -> None:
