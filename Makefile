@@ -1,14 +1,19 @@
 # Two commands do everything on a fresh machine (Python 3.11+, make, git):
 #   make demo    environment, generated images, the whole chain on the CPU, the report
 #   make test    the quick tests; make test-all adds the slow ones and Slurm, make test-long runs the small papers
+# Without a GPU, TORCH=cpu saves three quarters of the disk space, for example: make demo TORCH=cpu
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
 PYTHON ?= python3
+TORCH ?= cuda
+ifeq ($(filter cpu cuda,$(TORCH)),)
+$(error TORCH is cpu or cuda, not $(TORCH))
+endif
 UV_VERSION := 0.13.8
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo results weights test test-all test-long check bench docs-images lock clean
+.PHONY: demo results weights test test-all test-long check platforms bench docs-images lock clean
 
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml --resources gpu=2 \
@@ -52,6 +57,10 @@ check: .venv/ready
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
 
+# Whether the lock can be installed on every platform; asks the package index.
+platforms: .venv/ready
+	$(BIN)/python tools/check_platforms.py
+
 # Benchmarks at full size (docs/performance.md): an hour on two cores.
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
@@ -61,13 +70,21 @@ docs-images: .venv/ready
 	$(BIN)/python -m docs.draw
 
 # The environment, from the lock file alone; updated when the lock file changes. uv comes from PyPI, into the environment.
+# With TORCH=cpu uv takes torch and torchvision, of the same versions, from PyTorch's index of CPU builds.
 .venv/ready: envs/requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+ifeq ($(TORCH),cpu)
+	$(BIN)/python tools/cpu_lock.py envs/requirements.lock > .venv/cpu.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --require-hashes -r .venv/cpu.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --torch-backend cpu \
+		$$(grep -oE '^torch(vision)?==[^ ]+' envs/requirements.lock)
+else
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r envs/requirements.lock
+endif
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $@
 

@@ -6,7 +6,7 @@
 # Use the demo only without a --configfile: Snakemake would merge the two.
 if not set(config) - {"results"}:
 
-    configfile: "config/demo.yaml"
+    configfile: f"{workflow.basedir}/config/demo.yaml"
 
 
 module ssltransfer:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
-import os
 import pkgutil
 import tempfile
 import textwrap
@@ -20,6 +19,7 @@ from benchmarks.harness import machine, tables
 from benchmarks.harness.measure import NotRun, Result, Setting, run_benchmark, run_in_process
 from ssltransfer.config import read_config
 from ssltransfer.planning import Machine, measured, print_estimate
+from ssltransfer.processes import available_cores
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "performance.md"
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--small", action="store_true", help="tiny sizes: shows that the benchmarks work, in minutes")
     parser.add_argument("--rounds", type=int, default=5, help="samples of each contender")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="CPU threads")
+    parser.add_argument("--threads", type=int, default=available_cores(), help="CPU threads")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of results")
     parser.add_argument("--docs", action="store_true", help="write table and plans into docs/performance.md too")
     given = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
 #!/bin/bash
-# Run by Snakemake inside the new environment.
+# Run by Snakemake inside the new environment, from a copy in its folder of environments.
 set -euo pipefail
-python -m pip install --no-deps "$(dirname "$0")/.."
+bash "$SSLTRANSFER_PIPELINE/envs/link_package.sh"

@@ -1,6 +1,5 @@
 #!/bin/bash
-# Run by Snakemake inside the new environment.
+# Run by Snakemake inside the new environment, from a copy in its folder of environments.
 set -euo pipefail
-here=$(dirname "$0")
-uv pip install --python "$(command -v python)" --require-hashes -r "$here/requirements.lock"
-uv pip install --python "$(command -v python)" --no-deps "$here/.."
+uv pip install --python "$(command -v python)" --require-hashes -r "$SSLTRANSFER_PIPELINE/envs/requirements.lock"
+bash "$SSLTRANSFER_PIPELINE/envs/link_package.sh"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -12,8 +12,10 @@ import psutil
 import torch
 
 from ssltransfer.artifacts.workdir import environment
+from ssltransfer.processes import available_cores
 
-BASELINES = ("faiss-gpu", "pillow", "scikit-learn", "scipy", "simplejpeg")
+FAISS = "faiss-gpu" if sys.platform == "linux" and platform.machine() == "x86_64" else "faiss-cpu"  # pyproject.toml
+BASELINES = (FAISS, "pillow", "scikit-learn", "scipy", "simplejpeg")
 
 
 def describe(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
@@ -23,7 +25,7 @@ def describe(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
         "sizes": "small (for testing only)" if small else "full",
         "rounds": rounds,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "threads": threads,
         "memory": f"{psutil.virtual_memory().total >> 30} GB",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",

@@ -26,6 +26,7 @@ from ssltransfer.config.references import references
 from ssltransfer.config.tasks import TASKS
 from ssltransfer.errors import UserError, advice_on
 from ssltransfer.logs import configure_logging
+from ssltransfer.pipeline import copy_files, snakemake_command
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
 
@@ -257,7 +258,8 @@ def _output_is_broken() -> bool:
         return False
     poll = select.poll()
     poll.register(sys.__stdout__, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    # Linux reports an error, macOS a hang-up.
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _run(arguments: list[str] | None) -> int:
@@ -290,7 +292,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ssltransfer",
         description="Transfer the knowledge of a visual representation into another network, and evaluate both.",
-        epilog="The whole pipeline: snakemake --cores all --configfile CONFIG. Each stage below is one job of it.",
+        epilog="The whole pipeline: ssltransfer run CONFIG. Each stage is one job of it.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {stage.name: stage.add_to(commands) for stage in STAGES}
@@ -306,6 +308,15 @@ def _add_utility_commands(commands: Any) -> None:
     parser = commands.add_parser("list", help=f"available {', '.join(kinds)}")
     parser.add_argument("what", choices=kinds)
     parser.set_defaults(call=_list)
+
+    parser = commands.add_parser("run", help="run the whole pipeline of a configuration with Snakemake")
+    parser.add_argument("config", type=Path, help="a configuration file, or the name of a shipped one: demo.yaml")
+    parser.add_argument("snakemake", nargs=argparse.REMAINDER, help="arguments of Snakemake, such as -n for a dry run")
+    parser.set_defaults(call=_run_pipeline)
+
+    parser = commands.add_parser("init", help="copy the shipped configurations and profiles, to edit them")
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="default: the current folder")
+    parser.set_defaults(call=_init)
 
     parser = commands.add_parser("estimate", help="jobs of a configuration, with estimated hours, disk and memory")
     parser.add_argument("config", type=Path)
@@ -345,6 +356,17 @@ def _list(arguments: argparse.Namespace) -> None:
     for name, line, source in rows:
         text = f"{line} [{source}]" if source else line
         print(textwrap.fill(text, columns, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2)))
+
+
+def _run_pipeline(arguments: argparse.Namespace) -> None:
+    command = snakemake_command(arguments.config, arguments.snakemake)
+    sys.stdout.flush()
+    os.execv(command[0], command)
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    for folder in copy_files(arguments.folder):
+        print(folder)
 
 
 def _estimate(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
-"""Processes that end with the process that started them."""
+"""Cores of a process, and processes that end with the process that started them."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from threading import Thread
@@ -8,6 +9,11 @@ from threading import Thread
 import psutil
 
 POLL_SECONDS = 0.2
+
+
+def available_cores() -> int:
+    """Number of CPU cores that this process may use; on systems without affinity (macOS) all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def on_exit_of(pid: int, action: Callable[[], object]) -> None:

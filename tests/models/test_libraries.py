@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import Timm, Torchvision
+from ssltransfer.extras import MissingExtraError
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fcn import Fcn
@@ -224,7 +225,7 @@ def test_invalid_options_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_missing_timm_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(LayerError, match="needs timm, which is not installed: pip install"):
+    with pytest.raises(MissingExtraError, match=r"needs timm, which is not installed; run: pip install .*\[timm\]"):
         build_backbone(Timm(model="resnet18"), include_top=True)
 
 

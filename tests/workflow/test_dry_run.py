@@ -36,9 +36,11 @@ WHOLE_CHAIN = {
 }
 
 
-def test_dry_run_without_config_lists_demo():
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_dry_run_without_config_lists_demo(elsewhere: bool, tmp_path: Path):
+    folder = ["--directory", str(tmp_path)] if elsewhere else []
     run = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--dry-run", "--nocolor"],
+        [sys.executable, "-m", "snakemake", "--dry-run", "--nocolor", *folder],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,

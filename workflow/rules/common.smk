@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssltransfer.artifacts.outdated import outdated_outputs
 from ssltransfer.config import ConfigError, check_keys, complete
+from ssltransfer.pipeline import FOLDER
 
 try:
     for file in workflow.configfiles:
@@ -18,6 +19,9 @@ except ConfigError as error:
 
 RESULTS = CONFIG.results
 
+# An image made by Containerfile, for `--sdm apptainer`.
+CONTAINER = os.environ.get("SSLTRANSFER_CONTAINER")
+
 # Snakemake takes outputs of which it has no record, such as copied results, for up to date.
 OUTDATED = outdated_outputs(CONFIG)
 if OUTDATED:
@@ -27,9 +31,10 @@ if OUTDATED:
     )
 
 # Find the command `ssltransfer` next to this Python even if its environment is not activated. Names of images are UTF-8
-# whatever the locale.
+# whatever the locale. The scripts of envs/ install this package: Snakemake runs copies of them in another folder.
 os.environ.update(
     PYTHONUTF8="1",
+    SSLTRANSFER_PIPELINE=str(FOLDER),
     PATH=os.pathsep.join([*os.get_exec_path(), str(Path(sys.executable).parent)]),
 )
 

@@ -13,6 +13,7 @@ import platform
 import resource
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -192,7 +193,8 @@ def peak_memory_mb() -> int:
     """Largest resident memory of this process and of any finished child so far, in MB."""
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return int(max(own, child) // 1024)
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return int(max(own, child) * unit >> 20)
 
 
 def environment() -> dict[str, str]:

@@ -142,6 +142,8 @@ def _start_worker(worker: int) -> None:
     # it has written its checkpoint. Only the main process itself may terminate a worker.
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):
+        return  # macOS does not tell who sent a signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def wait() -> None:

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.queues import Queue
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch._utils import ExceptionWrapper
@@ -112,7 +113,7 @@ def undelivered(error: Exception) -> WorkerError | None:
             f"TMPDIR ({folder}, {len(folder)} characters) is too long for the sockets of the worker processes; set "
             "TMPDIR to a shorter path, such as /tmp."
         )
-    if "No space left on device" in text or "shared memory" in text:
+    if ("No space left on device" in text or "shared memory" in text) and Path(SHARED_MEMORY).is_dir():
         size = shutil.disk_usage(SHARED_MEMORY).total >> 20
         return WorkerError(
             f"{SHARED_MEMORY} ({size} MB) is too small for the batches of the loader workers; enlarge it (a container: "

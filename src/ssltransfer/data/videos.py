@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ssltransfer.artifacts.files import ArtifactError, file_digest
+from ssltransfer.artifacts.files import file_digest
 from ssltransfer.data.image_io import (
     MAX_PIXELS,
     MIN_SIDE,
@@ -28,6 +28,7 @@ from ssltransfer.data.image_io import (
     read,
 )
 from ssltransfer.digests import bytes_digest
+from ssltransfer.extras import import_extra
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
     Raises:
         CorruptImageError: it cannot be read faithfully; may be raised after frames that were readable.
         OSError: the storage failed; the video itself may be intact.
-        ArtifactError: OpenCV is not installed.
+        MissingExtraError: OpenCV is not installed.
     """
     if not path.is_dir():
         yield from _decode(path)
@@ -147,15 +148,10 @@ def opencv() -> Any:
     """OpenCV, on one thread.
 
     Raises:
-        ArtifactError: it is not installed.
+        MissingExtraError: it is not installed.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    try:
-        import cv2
-    except ImportError:
-        raise ArtifactError(
-            "OpenCV, needed for videos and motion, is not installed; install opencv-contrib-python-headless."
-        ) from None
+    cv2 = import_extra("cv2", "opencv", "reading videos")
     cv2.setNumThreads(1)
     return cv2

@@ -176,16 +176,14 @@ class FaissStep:
     faiss refills an empty cluster by splitting a large one, and does not report which points moved.
 
     Raises:
-        ArtifactError: faiss is not installed or does not support `empty`, or the points do not fit in memory.
+        ArtifactError: faiss does not support `empty`, or the points do not fit in memory.
     """
 
     labels: Tensor | None = None
 
     def __init__(self, points: PointLoader, k: int, empty: Empty, seed: int):
-        try:
-            import faiss
-        except ImportError:
-            raise ArtifactError("backend: faiss is not installed; use backend: torch.") from None
+        import faiss
+
         if empty == "keep":
             raise ArtifactError(
                 "backend: faiss cannot keep an empty cluster; use backend: torch or empty_cluster: farthest."
@@ -213,7 +211,7 @@ class FaissStep:
             self.k,
             niter=1,
             seed=self.seed % 2**31,
-            gpu=self.device.type == "cuda",
+            gpu=self.device.type == "cuda" and self._faiss.get_num_gpus() > 0,  # none in faiss-cpu
             max_points_per_centroid=n,  # the default of 256 silently trains on a sample
             min_points_per_centroid=1,
         )

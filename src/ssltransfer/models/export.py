@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, read_json, write_text
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.artifacts.workdir import MANIFEST
+from ssltransfer.errors import UserError
+from ssltransfer.extras import import_extra
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import HEADER, PretrainedModel, read_model
 
@@ -49,7 +51,8 @@ def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: S
         One line that describes the file and the check.
 
     Raises:
-        ArtifactError: unknown suffix, missing package, or different outputs.
+        ArtifactError: unknown suffix, or different outputs.
+        MissingExtraError: the packages for ONNX are not installed.
         LayerError: there is no such layer.
     """
     if output.suffix not in SUFFIXES:
@@ -94,7 +97,7 @@ def _write_network(network: FeatureExtractor, output: Path, size: int) -> str:
                 outputs = torch.export.load(beside).module()(images)
             else:
                 outputs = _export_onnx(network, images, batch, beside)
-        except (ArtifactError, OSError):
+        except (UserError, OSError):
             raise
         except Exception as error:  # torch raises many types, with long messages
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -111,11 +114,8 @@ def _write_network(network: FeatureExtractor, output: Path, size: int) -> str:
 
 
 def _export_onnx(network: FeatureExtractor, images: Tensor, batch: Any, file: Path) -> Tensor:
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  # for torch's exporter, whose own message is long
-    except ImportError as error:
-        raise ArtifactError(f"ONNX needs {error.name}: pip install onnx onnxscript onnxruntime.") from None
+    import_extra("onnxscript", "onnx", "export to ONNX")  # for torch's exporter, whose message is long
+    onnxruntime = import_extra("onnxruntime", "onnx", "export to ONNX")
     program = torch.onnx.export(
         network,
         (images,),

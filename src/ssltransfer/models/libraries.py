@@ -4,7 +4,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from ssltransfer.config.backbones import libraries as config
 from ssltransfer.config.base import suggest
+from ssltransfer.extras import import_extra
 from ssltransfer.models.backbone import BACKBONES, Backbone, LayerError
 from ssltransfer.models.normalize import Normalize, normalization_by_values
 
@@ -160,7 +160,7 @@ def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:
 
 def normalizations_of_timm(model: str) -> list[Normalize]:
     """The different normalizations that timm records for its weights of a network; of one, if `model` has a tag."""
-    timm = import_module("timm")
+    timm = import_extra("timm", "timm", f"backbone timm: {model}")
     names = [model] if "." in model else timm.list_pretrained(f"{model}.*")
     found: list[Normalize] = []
     for record in map(timm.get_pretrained_cfg, names):
@@ -184,16 +184,12 @@ class Timm(Library):
     """A network of timm without its classifier; protocols 2.8.
 
     Raises:
-        LayerError: timm is not installed, or has no such network.
+        LayerError: timm has no such network.
+        MissingExtraError: timm is not installed.
     """
 
     def __init__(self, options: config.LibraryModel, *, include_top: bool = True, dropout: float = 0.0):
-        try:
-            timm = import_module("timm")
-        except ImportError:
-            raise LayerError(
-                f"backbone timm: {options.model} needs timm, which is not installed: pip install ssltransfer[timm]."
-            ) from None
+        timm = import_extra("timm", "timm", f"backbone timm: {options.model}")
         if not timm.is_model(options.model):
             raise LayerError(f"timm has no network {options.model!r}{suggest(options.model, timm.list_models())}")
         more = {"img_size": options.img_size} if timm.get_pretrained_cfg(options.model).fixed_input_size else {}

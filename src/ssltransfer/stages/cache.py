@@ -1,7 +1,6 @@
 """Cache stage: decode and resize each image once, and pack the images into a few large files."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +17,7 @@ from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.image_cache import pack, read_sample
 from ssltransfer.data.parallel import Job, parallel_imap
 from ssltransfer.logs import logger
+from ssltransfer.processes import available_cores
 
 SAMPLED = 32  # images packed first to estimate the size of the cache
 
@@ -32,7 +32,7 @@ def run(spec: CacheOptions, *, data: Path, output: Path, threads: int | None = N
     Raises:
         ArtifactError: an image has changed since it was indexed, or the disk is too small.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or available_cores()
     with WorkDir("cache", output, spec.canonical(), {"data": data}) as work:
         index = read_index(data)
         if index.cache is not None:

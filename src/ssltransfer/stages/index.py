@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from array import array
 from collections import Counter, defaultdict, deque
@@ -25,6 +24,7 @@ from ssltransfer.data.rng import seed_of
 from ssltransfer.data.targets import CorruptTargetError, check_target
 from ssltransfer.data.videos import check_video
 from ssltransfer.logs import logger
+from ssltransfer.processes import available_cores
 from ssltransfer.training.progress import Progress
 
 
@@ -41,7 +41,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
         ArtifactError: too many images are corrupt, or any is with `on_corrupt: error`, or the storage failed.
     """
     started = time.monotonic()
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or available_cores()
     found = _apply_filters(find(spec, workers=threads), spec)
     for note in found.notes:
         logger.info(note)

@@ -1,7 +1,6 @@
 """Motion stage: the first frame of each clip of each video, with a mask of the pixels that move by themselves."""
 
 import json
-import os
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ssltransfer.data.parallel import Job, parallel_imap
 from ssltransfer.data.videos import opencv, read_frames, video_digest
 from ssltransfer.digests import bytes_digest
 from ssltransfer.logs import logger
+from ssltransfer.processes import available_cores
 
 VIDEOS_A_SHARD = 64  # at most; fewer in a small set, so that several processes share it
 
@@ -37,7 +37,7 @@ def run(spec: MotionOptions, *, data: Path, output: Path, threads: int | None = 
     Raises:
         ArtifactError: a video has changed since it was indexed, no clip can be used, or the disk is full.
     """
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or available_cores()
     opencv()
     with WorkDir("motion", output, spec.canonical(), {"data": data}) as work:
         videos = read_index(data)

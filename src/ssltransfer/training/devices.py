@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssltransfer.config.schedule import Precision
+from ssltransfer.processes import available_cores
 from ssltransfer.training.gpu_lock import DeviceError, gpus_hidden
 
 TIMEOUT = timedelta(minutes=30)  # the other processes wait while one works alone, for example to write a checkpoint
@@ -107,7 +108,7 @@ def plan_devices(threads: int | None = None) -> Devices:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local, beside = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cores = max(1, (threads or len(os.sched_getaffinity(0))) // beside)
+    cores = max(1, (threads or available_cores()) // beside)
     cuda = torch.cuda.is_available()
     # On a CPU the loader shares the cores with the network. With two or three cores, loading in the process itself is
     # faster than a loader process that takes a core from the network.

@@ -29,11 +29,12 @@ def memory_budget() -> int:
 
 
 def _left_in_limits() -> Iterator[int]:
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    for limit, used in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+    memory = psutil.Process().memory_info()
+    used = {resource.RLIMIT_AS: memory.vms, resource.RLIMIT_DATA: getattr(memory, "data", memory.rss)}
+    for limit, size in used.items():
         soft, _ = resource.getrlimit(limit)
         if soft != resource.RLIM_INFINITY:
-            yield soft - int(status[used].split()[0]) * 1024
+            yield soft - size
 
 
 def _left_in_groups() -> Iterator[int]:

@@ -13,6 +13,7 @@ from ssltransfer.config.formats import FastDepth, NyuDepthV2, Rgbd
 from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of, read_list, read_mat
 from ssltransfer.data.formats.download import download_lock
 from ssltransfer.data.formats.folders import find_images
+from ssltransfer.extras import import_extra
 from ssltransfer.logs import logger
 
 Frame = tuple[str, np.ndarray, np.ndarray]  # name, uint8 (H, W, 3), float32 (H, W) in meters
@@ -90,8 +91,7 @@ def _fast(root: Path, dataset: FastDepth) -> Iterator[Frame]:
 @contextmanager
 def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
     """Two arrays of an HDF5 file, read lazily: uint8 (..., 3, a, b) and numbers (..., a, b)."""
-    import h5py
-
+    h5py = import_extra("h5py", "hdf5", f"{file}: an HDF5 file")
     try:
         with h5py.File(file, "r") as content:
             one, other = content[images], content[depths]

@@ -14,6 +14,7 @@ from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.transforms import Transform, resize
+from ssltransfer.extras import import_extra
 from ssltransfer.protocols.detection.proposal_files import read_proposals, stem_of
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.progress import Progress
@@ -118,15 +119,13 @@ def _edges(width: int, height: int) -> np.ndarray:
 
 
 def _opencv() -> Any:
-    try:
-        import cv2  # type: ignore[import-not-found, unused-ignore]
-
-        return cv2, cv2.ximgproc.segmentation
-    except (ImportError, AttributeError):
+    cv2 = import_extra("cv2", "opencv", "fast-rcnn: selective search")
+    if not hasattr(cv2, "ximgproc"):
         raise ArtifactError(
             "fast-rcnn: selective search needs OpenCV with its contributed modules, which are not installed; install "
             "opencv-contrib-python-headless, name files of proposals, or set `proposals: grid`."
-        ) from None
+        )
+    return cv2, cv2.ximgproc.segmentation
 
 
 @dataclass(frozen=True)
