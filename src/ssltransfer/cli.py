@@ -348,7 +348,8 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _estimate(arguments: argparse.Namespace) -> None:
-    from ssltransfer.planning import Machine, measured, print_estimate
+    from ssltransfer.planning.machine import Machine, measured
+    from ssltransfer.planning.summary import print_estimate
 
     cores, results = arguments.cores, arguments.benchmark_results
     machine = measured(results, cores) if results else Machine(arguments.tflops, cores or 16)

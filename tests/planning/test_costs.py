@@ -23,11 +23,12 @@ from ssltransfer.config.backbones import (
 )
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.formats import CacheOptions
-from ssltransfer.planning import Machine, estimate, print_estimate
 from ssltransfer.planning.caches import enlarged
-from ssltransfer.planning.costs import FLOW_PIXELS
+from ssltransfer.planning.costs import FLOW_PIXELS, estimate
+from ssltransfer.planning.machine import Machine
 from ssltransfer.planning.makespan import jobs_before
 from ssltransfer.planning.networks import flops, parameters, segmentation_flops, task_flops
+from ssltransfer.planning.summary import print_estimate
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")

@@ -9,7 +9,7 @@ import pytest
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.formats import CacheOptions, ImageFolder
-from ssltransfer.planning import Machine, measured
+from ssltransfer.planning.machine import Machine, measured
 
 ABOUT = {"sizes": "full", "processor": "A", "GPU": "none", "cores": 4, "date": "2026-01-01"}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssltransfer.artifacts.outdated import outdated_outputs
 from ssltransfer.config import ConfigError, check_keys, complete
+from ssltransfer.planning.inputs import input_problems
 
 try:
     for file in workflow.configfiles:
@@ -25,6 +26,11 @@ if OUTDATED:
         f"ssltransfer: {OUTDATED[0]}: made with other options, and Snakemake has no record of it (copied results?); "
         f"remove outdated outputs and run again: rm {shlex.join(OUTDATED)}"
     )
+
+# Only once, not in each job.
+if workflow.is_main_process:
+    for problem in input_problems(CONFIG):
+        sys.exit(f"ssltransfer: {problem}")
 
 # Find the command `ssltransfer` next to this Python even if its environment is not activated. Names of images are UTF-8
 # whatever the locale.

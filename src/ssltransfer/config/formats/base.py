@@ -86,6 +86,11 @@ class Dataset(Spec):
     published_sizes: ClassVar[dict[str, int]] = {}
 
     @property
+    def creates_root(self) -> bool:
+        """Whether the images are generated or downloaded if the folder is missing."""
+        return False
+
+    @property
     def label_type(self) -> LabelType:
         """Number of true class labels per image."""
         return self._label_type
