@@ -89,7 +89,7 @@ class Config:
         return method.teacher if isinstance(method, Distillation) else None
 
     def priority(self, model: str) -> int:
-        """Of the jobs of a model: imports run first, because a wrong file ends the run, and baselines last."""
+        """Priority of a model's jobs: imports run first, because a wrong file ends the run, and baselines last."""
         imported = model in self.pretexts and isinstance(self.pretexts[model].task, Imported)
         return 1 if imported else -1 if model in self.baselines else 0
 
