@@ -38,7 +38,8 @@ def run(folder: Path, report: str, *arguments: str) -> str:
 
 
 def test_logger_prints_one_line_per_job_and_path_of_report(tmp_path: Path):
-    said = run(tmp_path, "touch {output}; printf 'accuracy 12.5\\n' > report/summary.txt").splitlines()
+    report = "touch {output}; printf 'accuracy 12.5\\n' > report/summary.txt"
+    said = run(tmp_path, report).splitlines()
     assert said[0] == "4 jobs: 1 index, 1 student, 1 report"
     results = [re.fullmatch(r"\[ *\d/4\] \d:\d\d:\d\d (.*)", line)[1] for line in said[1:4]]  # type: ignore[index]
     assert results == [
@@ -47,7 +48,7 @@ def test_logger_prints_one_line_per_job_and_path_of_report(tmp_path: Path):
         "report: report/index.html",
     ]
     assert said[4:] == ["", "accuracy 12.5", f"The report: {tmp_path / 'report/index.html'}"]
-    assert run(tmp_path, "touch {output}").startswith("Nothing to be done")
+    assert run(tmp_path, report).startswith("Nothing to be done")
 
 
 def test_logger_shows_end_of_failed_log(tmp_path: Path):
