@@ -11,7 +11,7 @@ from ssltransfer.data.parallel import Job, parallel_imap
 
 
 class SlowJob(Job[int]):
-    """Two parts of three items, a second each."""
+    """Two parts of three items; each part takes half a second."""
 
     spans = (range(3), range(3, 6))
 
