@@ -193,3 +193,15 @@ def test_dry_run_shows_priorities_of_imports_and_baselines(tmp_path: Path):
     assert {name.split("/")[0] for name in last} == {"pretext", "student", "features", "evaluate"}
     assert all("random-" in name or "supervised-" in name for name in last)
     assert all(priorities[name] != -1 for name in priorities if "random-" not in name and "supervised-" not in name)
+
+
+def test_dry_run_of_results_alone_does_not_plan_demo(tmp_path: Path):
+    write_config(tmp_path, {"results": "out"})
+    run = snakemake(tmp_path, "--dry-run", "--cores", "1")
+    assert run.returncode == 1 and "the configuration has no datasets and no models" in run.stdout
+
+
+def test_dry_run_in_another_folder_finds_demo(tmp_path: Path):
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n", "-d", str(tmp_path)]
+    run = subprocess.run([*words, "--cores", "1"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert run.returncode == 0 and "results/demo/report/index.html" in run.stdout

@@ -27,6 +27,11 @@ if OUTDATED:
         f"remove outdated outputs and run again: rm {shlex.join(OUTDATED)}"
     )
 
+if not CONFIG.datasets and not CONFIG.models:
+    sys.exit(
+        "ssltransfer: the configuration has no datasets and no models; see config/README.md."
+    )
+
 # Only once, not in each job.
 if workflow.is_main_process:
     for problem in input_problems(CONFIG):
