@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
+from ssltransfer.config import complete, read_config
 from ssltransfer.config.entities import Pretext
-from ssltransfer.config.load import complete
 from ssltransfer.models.build import build_backbone
+from ssltransfer.planning import costs
+from ssltransfer.planning.costs import images
 from ssltransfer.planning.inputs import input_problems
+from ssltransfer.planning.machine import Machine
 from ssltransfer.stages.pretext import run as run_pretext
 
+ROOT = Path(__file__).parents[2]
 BACKBONE = {"name": "resnet18", "width_mult": 0.125, "img_size": 64}
 
 
@@ -78,3 +83,22 @@ def test_input_problems_skip_made_models(tmp_path: Path, monkeypatch: pytest.Mon
     )
     monkeypatch.setattr("ssltransfer.tasks.pretext.imported.check_weights", lambda pretext: pytest.fail("read again"))
     assert list(input_problems(config)) == []
+
+
+def test_compress_own_config_accepts_own_files_and_takes_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Folders of any depth and a teacher's file, on two cores."""
+    monkeypatch.chdir(tmp_path)
+    for folder, classes in (("images", ("a", "b/c")), ("known", ("x", "y/z"))):
+        for name in classes:
+            Path("data", folder, name).mkdir(parents=True)
+            for number in range(10):
+                Path("data", folder, name, f"{number}.png").touch()
+    Path("weights").mkdir()
+    torch.save(torchvision.models.resnet50().state_dict(), "weights/teacher.pth")
+    config = read_config(ROOT / "config/compress_own.yaml")
+    assert list(input_problems(config)) == []
+    assert images(config, "images") == 20
+    monkeypatch.setattr(costs, "images", lambda config, name: config.datasets[name].limit)
+    hours = sum(cost.hours for cost in costs.estimate(config, Machine(0.1, 2)) if cost.hours)
+    assert hours < 1.5
+    assert not any(name.startswith("supervised") for name in config.models)
