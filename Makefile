@@ -16,16 +16,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: demo results weights test test-all test-long check platforms bench docs-images lock clean
 
 demo: .venv/ready
-	@$(BIN)/snakemake --cores all --quiet rules --configfile config/demo.yaml --resources gpu=2 \
+	@$(BIN)/snakemake --cores all --configfile config/demo.yaml --resources gpu=2 \
 		--set-threads index=1 features=1 cluster=1 label=1 evaluate=1
-	@cat results/demo/report/summary.txt
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
 # A study of docs/results.md from scratch, on two cores: demo takes half an hour, noroozi2018 needs images and hours.
 STUDY ?= demo
 results: .venv/ready
-	$(BIN)/snakemake --cores all --quiet rules --configfile config/studies/$(STUDY).yaml
-	@cat results/studies/$(STUDY)/report/summary.txt
+	$(BIN)/snakemake --cores all --configfile config/studies/$(STUDY).yaml
 
 # Weights of models of a study with their cards, for a release: results/studies/STUDY/weights.
 MODELS ?= cc-jigsawpp-deep-s0 jigsawpp-deep

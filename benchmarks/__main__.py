@@ -18,7 +18,8 @@ import benchmarks
 from benchmarks.harness import machine, tables
 from benchmarks.harness.measure import NotRun, Result, Setting, run_benchmark, run_in_process
 from ssltransfer.config import read_config
-from ssltransfer.planning import Machine, measured, print_estimate
+from ssltransfer.planning.machine import Machine, measured
+from ssltransfer.planning.summary import print_estimate
 from ssltransfer.processes import available_cores
 
 ROOT = Path(__file__).parents[1]

@@ -320,8 +320,12 @@ def _add_utility_commands(commands: Any) -> None:
 
     parser = commands.add_parser("estimate", help="jobs of a configuration, with estimated hours, disk and memory")
     parser.add_argument("config", type=Path)
-    parser.add_argument("--tflops", type=float, default=30.0, help="sustained TFLOP/s of one device (default: 30)")
-    parser.add_argument("--cores", type=int, help="CPU cores that decode images for one device (default: 16)")
+    parser.add_argument(
+        "--tflops", type=float, help="sustained TFLOP/s of one device (default: 30, or this CPU's without a GPU)"
+    )
+    parser.add_argument(
+        "--cores", type=int, help="CPU cores that decode images for one device (default: 16, or this CPU's)"
+    )
     parser.add_argument("--benchmark-results", type=Path, help="results.json of the benchmarks: measured rates")
     parser.set_defaults(call=_estimate)
 
@@ -370,11 +374,17 @@ def _init(arguments: argparse.Namespace) -> None:
 
 
 def _estimate(arguments: argparse.Namespace) -> None:
-    from ssltransfer.planning import Machine, measured, print_estimate
+    from ssltransfer.planning.machine import Machine, measured, this_machine
+    from ssltransfer.planning.summary import print_estimate
 
-    cores, results = arguments.cores, arguments.benchmark_results
-    machine = measured(results, cores) if results else Machine(arguments.tflops, cores or 16)
-    print_estimate(read_config(arguments.config), machine)
+    config, cores = read_config(arguments.config), arguments.cores
+    if arguments.benchmark_results:
+        machine = measured(arguments.benchmark_results, cores)
+    elif arguments.tflops:
+        machine = Machine(arguments.tflops, cores or Machine.cores)
+    else:
+        machine = this_machine(cores)
+    print_estimate(config, machine)
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,13 @@
 
 import logging
 import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
+
+LOG_SECONDS = 30  # longest silence of a job
 
 logger = logging.getLogger("ssltransfer")
 
@@ -27,3 +33,21 @@ def configure_logging() -> None:
     """Print the messages of this package, without a prefix. The command line calls this once."""
     logger.setLevel(logging.INFO)
     logger.handlers = [_StdoutHandler()]
+
+
+@contextmanager
+def heartbeat(describe: Callable[[], str]) -> Iterator[None]:
+    """Log `describe()` and the time every 30 seconds while the block runs, for work without steps of its own."""
+    began, ended = time.monotonic(), threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(LOG_SECONDS):
+            logger.info(f"{describe()}, {time.monotonic() - began:.0f} s")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

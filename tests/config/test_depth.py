@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from ssltransfer.config import Config, ConfigError, complete
-from ssltransfer.planning import Machine, estimate
+from ssltransfer.planning.costs import estimate
+from ssltransfer.planning.machine import Machine
 
 BASE = """
 datasets:

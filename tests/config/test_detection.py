@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from ssltransfer.config import Config, ConfigError, complete
 from ssltransfer.config.protocols import FasterRcnn, FastRcnn
-from ssltransfer.planning import Machine, estimate
+from ssltransfer.planning.costs import estimate
+from ssltransfer.planning.machine import Machine
 
 TEXT = """
 datasets:

@@ -15,6 +15,7 @@ from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.base import InputFile
 from ssltransfer.config.entities import ConfigFile, EvaluationSpec, Pretext, Student
 from ssltransfer.config.formats import Video
+from ssltransfer.config.tasks import Imported
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -453,3 +454,35 @@ def test_segmentation_requires_masks() -> None:
     content["datasets"]["seg"]["cache"] = {}
     with pytest.raises(ConfigError, match="belong to images of full size"):
         complete(content)
+
+
+@pytest.mark.parametrize("name", ["on", "no", "2024", "2024-05-01"])
+def test_names_that_yaml_reads_as_other_things_are_refused(tmp_path: Path, name: str):
+    (tmp_path / "c.yaml").write_text(f"datasets: {{{name}: {{format: folder, root: a}}}}")
+    with pytest.raises(ConfigError, match=r"datasets: the name .* write it in quotes"):
+        read_config(tmp_path / "c.yaml")
+    (tmp_path / "c.yaml").write_text(f"datasets: {{'{name}': {{format: folder, root: a}}}}")
+    assert list(read_config(tmp_path / "c.yaml").datasets) == [name]
+
+
+def test_paths_expand_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    content = {
+        "results": "$SCRATCH/x",
+        "datasets": {"a": {"format": "folder", "root": "${SCRATCH}/images"}},
+        "pretexts": {"t": {"task": {"name": "imported", "file": "$SCRATCH/w.pth"}, "backbone": "resnet18"}},
+    }
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    config = complete(content)
+    assert (config.results, config.datasets["a"].root) == (f"{tmp_path}/x", f"{tmp_path}/images")
+    task = config.pretexts["t"].task
+    assert isinstance(task, Imported) and task.file.digest
+    monkeypatch.delenv("SCRATCH")
+    for section in content:
+        with pytest.raises(ConfigError, match=r"environment variable .* is not set"):
+            complete({section: content[section]})
+
+
+def test_word_instead_of_list_names_the_list():
+    with pytest.raises(ConfigError, match=r"evaluations\.nn\.models: expected a list: write \[jig\]\."):
+        complete(changed("evaluations/nn/models", "jig"))

@@ -40,6 +40,9 @@ def stand_in(data: Path) -> None:
             lines = [f"{name} {1 if place % 4 == number else -1:2d}\n" for number, name in enumerate(names)]
             (home / "ImageSets" / "Main" / f"{kind}_{split}.txt").write_text("".join(lines))
     _segmented(data)
+    (data / "proposals").mkdir()
+    for split in ("trainval", "test"):
+        savemat(data / "proposals" / f"voc_2007_{split}.mat", {"images": [], "boxes": []})
 
 
 def _segmented(data: Path) -> None:

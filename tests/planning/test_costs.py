@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ssltransfer.config import read_config
+from ssltransfer.config import complete, read_config
 from ssltransfer.config.backbones import (
     AlexNet,
     AlexNetBN,
@@ -23,11 +23,12 @@ from ssltransfer.config.backbones import (
 )
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.formats import CacheOptions
-from ssltransfer.planning import Machine, estimate, print_estimate
 from ssltransfer.planning.caches import enlarged
-from ssltransfer.planning.costs import FLOW_PIXELS
+from ssltransfer.planning.costs import FLOW_PIXELS, estimate, images
+from ssltransfer.planning.machine import Machine
 from ssltransfer.planning.makespan import jobs_before
 from ssltransfer.planning.networks import flops, parameters, segmentation_flops, task_flops
+from ssltransfer.planning.summary import print_estimate
 
 REPOSITORY = Path(__file__).parents[2]
 PAPER = read_config(REPOSITORY / "config/noroozi2018.yaml")
@@ -186,3 +187,21 @@ def test_task_flops_count_patches() -> None:
     assert cost({"name": "colorization"}) == pytest.approx(256**2 / pixels, rel=0.02)
     assert cost({"name": "exemplar-patches"}) == pytest.approx(2 * 96**2 / pixels, rel=0.05)
     assert cost({"name": "relative-position-residual"}) == pytest.approx(16 * 96**2 / pixels, rel=0.05)
+
+
+def test_images_are_counted_in_existing_folders(tmp_path: Path):
+    """At any depth below the classes, and in both parts of a holdout; a missing folder and a hint are not counted."""
+    for name in ("a/1.png", "a/deep/er/2.png", "b/3.jpg", "b/x/4.JPEG", "b/notes.txt"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).write_bytes(b"not opened")
+    whole = {"format": "imagefolder", "root": str(tmp_path / "images")}
+    parts = {part: whole | {"holdout": {"num_images": 1, "part": part}} for part in ("train", "val")}
+    others = {"none": whole | {"root": str(tmp_path / "none")}, "hint": whole | {"num_images_hint": 9}}
+    config = complete({"results": str(tmp_path), "datasets": {"whole": whole, **parts, **others}})
+    assert {name: images(config, name) for name in config.datasets} == {
+        "whole": 4,
+        "train": 3,
+        "val": 1,
+        "none": None,
+        "hint": 9,
+    }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.formats import CacheOptions, ImageFolder
-from ssltransfer.planning import Machine, measured
+from ssltransfer.planning.machine import CORE_TFLOPS, Machine, measured, this_machine
 
 ABOUT = {"sizes": "full", "processor": "A", "GPU": "none", "cores": 4, "date": "2026-01-01"}
 
@@ -58,3 +60,13 @@ def test_measured_rejects_other_files(tmp_path: Path, wrong: str) -> None:
         results(file, ABOUT | ({"sizes": "small (...)"} if wrong == "small" else {}))
     with pytest.raises(ArtifactError, match=r"results\.json: (no results of|holds no pace at full size)"):
         measured(file)
+
+
+def test_this_machine_without_gpu_is_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cores = len(os.sched_getaffinity(0))
+    assert (this_machine().cores, this_machine().tflops) == (cores, cores * CORE_TFLOPS)
+    assert this_machine(3).rate("training") == 3 * CORE_TFLOPS * 1e12
+    assert "no GPU" in str(this_machine())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert this_machine() == Machine()

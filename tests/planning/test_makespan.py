@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ssltransfer.config import read_config
-from ssltransfer.planning import Machine, estimate, makespan_hours
-from ssltransfer.planning.costs import CostEstimate
-from ssltransfer.planning.makespan import NODE, SHARED, jobs_before
+from ssltransfer.planning.costs import CostEstimate, estimate
+from ssltransfer.planning.machine import Machine
+from ssltransfer.planning.makespan import NODE, SHARED, jobs_before, makespan_hours
 
 PAPER = list(estimate(read_config(Path(__file__).parents[2] / "config/noroozi2018.yaml"), Machine()))
 

@@ -167,3 +167,43 @@ def test_slurm_profile_sets_resources_of_every_stage():
     assert on_gpu == {name for name, body in rules.items() if re.search(r"^\s+gpu=1,$", body, re.M)}
     assert profile["set-resources"]["features_shard"] == profile["set-resources"]["features"]
     assert profile["set-threads"]["features_shard"] == profile["set-threads"]["features"]
+
+
+def test_dry_run_refuses_missing_weights_before_any_job(tmp_path: Path):
+    """One sentence at once, and no job runs; a job's own process does not check again."""
+    teacher = {"task": {"name": "imported", "file": "teacher.pth"}, "backbone": tiny()["students"]["pupil"]["backbone"]}
+    write_config(tmp_path, tiny(**{"pretexts.puzzle": teacher}))
+    run = snakemake(tmp_path, "--cores", "1")
+    said = [line for line in run.stdout.splitlines() if line and "profile" not in line]
+    assert run.returncode == 1 and not (tmp_path / "results").exists()
+    assert said == [
+        "ssltransfer: pretexts.puzzle.task.file: teacher.pth: no such file, or not readable; check the path."
+    ]
+
+
+def test_dry_run_shows_priorities_of_imports_and_baselines(tmp_path: Path):
+    """Imports run before trainings, baselines after everything else."""
+    write_config(tmp_path, tiny(**{"evaluations.nearest.baselines": ["random", "supervised"]}))
+    run = snakemake(tmp_path, "--dry-run", "--cores", "1")
+    priorities = {}
+    for body in re.findall(r"^rule \w+:\n((?: .*\n)+)", run.stdout, re.M):
+        output = re.search(r"^    output: results/(.*?)(?:,.*)?$", body, re.M)
+        priority = re.search(r"^    priority: (.*)$", body, re.M)
+        if output:
+            priorities[output[1].removesuffix("/manifest.json")] = int(priority[1]) if priority else 0
+    last = {name for name, priority in priorities.items() if priority == -1}
+    assert {name.split("/")[0] for name in last} == {"pretext", "student", "features", "evaluate"}
+    assert all("random-" in name or "supervised-" in name for name in last)
+    assert all(priorities[name] != -1 for name in priorities if "random-" not in name and "supervised-" not in name)
+
+
+def test_dry_run_of_results_alone_does_not_plan_demo(tmp_path: Path):
+    write_config(tmp_path, {"results": "out"})
+    run = snakemake(tmp_path, "--dry-run", "--cores", "1")
+    assert run.returncode == 1 and "the configuration has no datasets and no models" in run.stdout
+
+
+def test_dry_run_in_another_folder_finds_demo(tmp_path: Path):
+    words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n", "-d", str(tmp_path)]
+    run = subprocess.run([*words, "--cores", "1"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert run.returncode == 0 and "results/demo/report/index.html" in run.stdout

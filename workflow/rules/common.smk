@@ -8,6 +8,7 @@ from pathlib import Path
 from ssltransfer.artifacts.outdated import outdated_outputs
 from ssltransfer.config import ConfigError, check_keys, complete
 from ssltransfer.pipeline import FOLDER
+from ssltransfer.planning.inputs import input_problems
 
 try:
     for file in workflow.configfiles:
@@ -29,6 +30,16 @@ if OUTDATED:
         f"ssltransfer: {OUTDATED[0]}: made with other options, and Snakemake has no record of it (copied results?); "
         f"remove outdated outputs and run again: rm {shlex.join(OUTDATED)}"
     )
+
+if not CONFIG.datasets and not CONFIG.models:
+    sys.exit(
+        "ssltransfer: the configuration has no datasets and no models; see config/README.md."
+    )
+
+# Only once, not in each job.
+if workflow.is_main_process:
+    for problem in input_problems(CONFIG):
+        sys.exit(f"ssltransfer: {problem}")
 
 # Find the command `ssltransfer` next to this Python even if its environment is not activated. Names of images are UTF-8
 # whatever the locale. The scripts of envs/ install this package: Snakemake runs copies of them in another folder.

@@ -11,6 +11,7 @@ rule evaluate:
         f"{RESULTS}/logs/evaluate/{{evaluation}}/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate/{{evaluation}}/{{model}}.tsv"
+    priority: lambda wildcards: CONFIG.priority(wildcards.model)
     conda:
         "../../envs/gpu.yaml"
     threads: 8

@@ -10,6 +10,7 @@ rule pretext:
         f"{RESULTS}/logs/pretext/{{pretext}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/pretext/{{pretext}}.tsv"
+    priority: lambda wildcards: CONFIG.priority(wildcards.pretext)
     conda:
         "../../envs/gpu.yaml"
     threads: 8

@@ -13,6 +13,7 @@ rule student:
         f"{RESULTS}/logs/student/{{student}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/student/{{student}}.tsv"
+    priority: lambda wildcards: CONFIG.priority(wildcards.student)
     conda:
         "../../envs/gpu.yaml"
     threads: 8

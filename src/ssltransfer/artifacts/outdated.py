@@ -22,6 +22,11 @@ def outdated_outputs(config: Config) -> list[str]:
     ]
 
 
+def is_current(output: str, spec: Spec) -> bool:
+    """Whether a manifest or an index exists and was made with this spec."""
+    return Path(output).is_file() and not _differs(Path(output), {"spec": _content(spec)})
+
+
 def _specs(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every output that holds its spec, and that spec."""
     results = config.results

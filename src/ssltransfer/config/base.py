@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import importlib
 import json
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterable
@@ -97,6 +98,18 @@ def _without_version(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in pairs if key != "version"}
 
 
+def expand_variables(path: str) -> str:
+    """The path with the values of environment variables.
+
+    Raises:
+        ValueError: a variable is not set.
+    """
+    expanded = os.path.expandvars(path)
+    if unset := re.search(r"\$\w+|\$\{\w+\}", expanded):
+        raise ValueError(f"the environment variable {unset[0]} is not set; set it or write the path in full")
+    return expanded
+
+
 class InputFile(Spec):
     """A file that a configuration names by its path; its content is part of the spec.
 
@@ -113,7 +126,8 @@ class InputFile(Spec):
         given = {"path": str(value)} if isinstance(value, str | Path) else value
         if not isinstance(given, dict) or not isinstance(given.get("path"), str):
             return given
-        return given | {"digest": given.get("digest") or _digest_of(given["path"])}
+        path = expand_variables(given["path"])
+        return given | {"path": path, "digest": given.get("digest") or _digest_of(path)}
 
     def checked(self) -> Path:
         """The path; "~" is expanded.
@@ -229,8 +243,10 @@ def explain(error: ValidationError, where: str, models: dict[str, type[BaseModel
         return f"{place}: expected a name, or a mapping with the key 'name'."
     if fault["type"] == "missing":
         return f"{place}: required key is missing."
-    message = fault["msg"].removeprefix("Value error, ")
     given = fault.get("input")
+    if fault["type"] in ("tuple_type", "list_type") and isinstance(given, str):
+        return f"{place}: expected a list: write [{given}]."
+    message = fault["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(given, dict | list | BaseModel) else f" (got {given!r})"
     return f"{place}: {message[0].lower()}{message[1:]}{shown}."
 

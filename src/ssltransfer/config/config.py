@@ -10,6 +10,7 @@ from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, 
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import ClusterClassification, Distillation
 from ssltransfer.config.protocols import FeatureProtocol
+from ssltransfer.config.tasks import Imported, Snapshot
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class Config:
         """All pretexts and students by name."""
         return {**self.pretexts, **self.students}
 
+    @property
+    def baselines(self) -> set[str]:
+        """Models that were added as baselines."""
+        snapshots = {name for name, pretext in self.pretexts.items() if isinstance(pretext.task, Snapshot)}
+        return (self.models.keys() & self.derived) - snapshots
+
     def model(self, name: str) -> ModelEntry:
         """The pretext or student of that name.
 
@@ -80,6 +87,11 @@ class Config:
         if isinstance(method, ClusterClassification):
             return self.features[self.clusters[method.cluster].features].model
         return method.teacher if isinstance(method, Distillation) else None
+
+    def priority(self, model: str) -> int:
+        """Priority of a model's jobs: imports run first, because a wrong file ends the run, and baselines last."""
+        imported = model in self.pretexts and isinstance(self.pretexts[model].task, Imported)
+        return 1 if imported else -1 if model in self.baselines else 0
 
     def evaluated_features(self, evaluation: str, model: str) -> str:
         """Name of the features of a model that a protocol on features reads."""

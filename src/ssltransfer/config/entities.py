@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ssltransfer.config.backbones import AnyBackbone
-from ssltransfer.config.base import Spec, explain
+from ssltransfer.config.base import Spec, expand_variables, explain
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod, AttentionTransfer
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
@@ -283,7 +283,8 @@ def _none_as_empty(value: object) -> object:
 
 
 def _one_spelling(path: str) -> str:
-    """The path without "~", "." and a slash at its end: Snakemake knows an output by the text of its path."""
+    """The path without "~", variables, "." and a slash at its end: Snakemake knows an output by its path's text."""
+    path = expand_variables(path)
     if set("{}") & set(path):
         raise ValueError("it contains a brace, which is a wildcard in Snakemake; rename it")
     return os.path.normpath(Path(path).expanduser())

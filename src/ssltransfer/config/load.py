@@ -100,6 +100,12 @@ def _parse(content: dict[str, Any]) -> ConfigFile:
     for section in SECTIONS:
         entries = expanded.get(section)
         if isinstance(entries, dict):
+            for name in entries:
+                if not isinstance(name, str):
+                    raise ConfigError(
+                        f"{section}: the name {str(name)!r} is not text for YAML; write it in quotes, as on, off, "
+                        "yes, no, numbers and dates."
+                    )
             expanded[section] = expand(section, entries)
         elif entries is not None:
             raise ConfigError(f"{section}: expected a mapping of names to definitions.")

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ssltransfer.errors import UserError
+from ssltransfer.logs import heartbeat
 from ssltransfer.processes import on_exit_of
 
 SHARED_MEMORY = "/dev/shm"
@@ -65,8 +66,14 @@ def parallel_imap(job: Job[T_co], *, threads: int, unit: str) -> Iterator[T_co]:
         collate_fn=_identity,
     )
     total = sum(map(len, job.spans))
-    with tqdm(total=total, unit=unit, disable=None, leave=False) as bar, original_errors():
+    done = 0
+    with (
+        tqdm(total=total, unit=unit, disable=None, leave=False) as bar,
+        heartbeat(lambda: f"{unit} {done}/{total}"),
+        original_errors(),
+    ):
         for span, part in zip(job.spans, loader, strict=True):
+            done += len(span)
             bar.update(len(span))
             yield part
 

@@ -123,8 +123,21 @@ def load_tensors(
     Raises:
         ArtifactError: a tensor is missing, has another shape or is not finite, or several whole networks match.
     """
-    wanted = {key: value.shape for key, value in backbone.state_dict().items() if not key.endswith(_COUNTER)}
+    filled, matched = match_tensors(backbone, tensors, where, prefix=prefix, fresh=fresh)
+    backbone.load_state_dict(filled, strict=False)
+    return matched
 
+
+def match_tensors(
+    backbone: Backbone,
+    tensors: dict[str, Tensor],
+    where: Path | str,
+    *,
+    prefix: str | None = None,
+    fresh: Sequence[str] = (),
+) -> tuple[dict[str, Tensor], str]:
+    """What `load_tensors` loads, under the backbone's names, and its line. The backbone may be on the meta device."""
+    wanted = {key: value.shape for key, value in backbone.state_dict().items() if not key.endswith(_COUNTER)}
     found = _prefix(wanted, tensors, fresh, where) if prefix is None else prefix
     filled = {key: tensors[found + key] for key in backbone.state_dict() if found + key in tensors}
     resampled = []
@@ -146,10 +159,9 @@ def load_tensors(
             )
         if not bool(given.isfinite().all()):
             raise ArtifactError(f"{where}: {found + key} has values that are not finite; its training failed.")
-    backbone.load_state_dict(filled, strict=False)
     matched = [shape.numel() for key, shape in wanted.items() if key in filled]
     share = sum(matched) / sum(shape.numel() for shape in wanted.values())
-    return (
+    return filled, (
         f"{len(matched)} of {len(wanted)} tensors ({100 * share:.3g} % of the numbers), prefix {found!r}, "
         f"{len(tensors) - len(filled)} left in the file{''.join(f', {key} resampled' for key in resampled)}"
     )

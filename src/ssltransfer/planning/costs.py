@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,12 +14,15 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import USUAL_ASPECT
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.formats import Video
+from ssltransfer.config.formats.folders import FolderDataset
 from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
+from ssltransfer.errors import UserError
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
 from ssltransfer.planning.networks import dims_of, flops, parameters, protocol_flops, task_flops, training_memory
 from ssltransfer.stages.cache import cached_pixels
+from ssltransfer.stages.index import list_images
 
 CHECKED_PER_CORE = 900.0  # images per second: the strict decoding of the index stage
 FLOW_PIXELS = 7e6  # per second and core: dense flow, camera and tracks between two frames
@@ -47,14 +51,25 @@ class CostEstimate:
 
 
 def images(config: Config, dataset: str) -> int | None:
-    """Number of images (videos: clips) of a dataset: indexed, limited or published; None if unknown."""
+    """Number of images (videos: clips) of a dataset: indexed, published, or listed in its folder; None if unknown."""
     entry = config.datasets[dataset]
     index = Path(config.results) / ("motion" if isinstance(entry, Video) else "index") / f"{dataset}.parquet"
     if index.is_file():
         return int(pq.read_metadata(index).num_rows)
     if isinstance(entry, Video):
         return entry.num_images_hint
+    if isinstance(entry, FolderDataset) and entry.num_images_hint is None:
+        return _listed(entry)
     return entry.estimated_num_images
+
+
+@cache
+def _listed(dataset: FolderDataset) -> int | None:
+    """Number of images of a folder before any is opened; None if it is missing or cannot be listed."""
+    try:
+        return len(list_images(dataset).paths)
+    except UserError:
+        return dataset.estimated_num_images
 
 
 def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:

@@ -1,16 +1,20 @@
 """Rates of a machine: assumed, given, or measured by the benchmarks."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+
+import torch
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.formats import Dataset, Video
 
 FILES = 350.0  # images per second and core: 500x375 JPEG, decoded, resized and cropped to uint8
 CACHES = {"jpeg": 1100.0, "raw": 5500.0}  # the same from a cache of short side 256
+CORE_TFLOPS = 0.05  # sustained by a CPU core in the training of small networks (0.09 for a ResNet-18 at 64 pixels)
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,14 @@ class Machine:
         paces: by name: forward/caffenet, training/caffenet and products in floating-point operations per second;
             decoding/files, decoding/jpeg and decoding/raw in images per second and core.
         where: device and date of the measurement.
+        on_gpu: whether the device is a GPU.
     """
 
     tflops: float = 30.0
     cores: int = 16
     paces: Mapping[str, float] = field(default_factory=dict)
     where: str = ""
+    on_gpu: bool = True
 
     def rate(self, kind: str, backbone: str = "") -> float:
         """Floating-point operations per second; for a backbone that was not measured, those of the slowest one."""
@@ -56,10 +62,19 @@ class Machine:
                 for name, pace in sorted(self.paces.items())
             )
             return f"Measured on {self.where}: {rates}; {self.cores} cores decode for a device."
+        device = "one device" if self.on_gpu else "this machine's CPU, as it has no GPU,"
         return (
-            f"Assumed, not measured: one device at {self.tflops:g} TFLOP/s, {self.cores} cores beside it that decode "
+            f"Assumed, not measured: {device} at {self.tflops:g} TFLOP/s, {self.cores} cores beside it that decode "
             f"{FILES:g} images/s each (caches: more). Change with --tflops and --cores, or give --benchmark-results."
         )
+
+
+def this_machine(cores: int | None = None) -> Machine:
+    """Assumed rates: of a GPU if this machine has one, else of its cores."""
+    if torch.cuda.is_available():
+        return Machine(cores=cores or Machine.cores)
+    cores = cores or len(os.sched_getaffinity(0))
+    return Machine(tflops=CORE_TFLOPS * cores, cores=cores, on_gpu=False)
 
 
 def measured(results: Path, cores: int | None = None) -> Machine:

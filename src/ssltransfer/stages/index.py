@@ -42,7 +42,7 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     """
     started = time.monotonic()
     threads = threads or available_cores()
-    found = _apply_filters(find(spec, workers=threads), spec)
+    found = list_images(spec, workers=threads)
     for note in found.notes:
         logger.info(note)
     readable = _Readable(found, spec, threads)
@@ -172,6 +172,15 @@ def _check_corrupt_fraction(found: DatasetListing, readable: _Readable, spec: Da
             f"{found.root}: none of the {before[emptied[0]]} images of class {found.classes[emptied[0]]!r} can be "
             f"read (the first: {path}: {skipped[path]}); fix or remove the class."
         )
+
+
+def list_images(spec: Dataset, *, workers: int = 1) -> DatasetListing:
+    """The images of a dataset before any is opened, as its options select them.
+
+    Raises:
+        LayoutError: the folder does not have the layout of the format, or no image is selected.
+    """
+    return _apply_filters(find(spec, workers=workers), spec)
 
 
 def _apply_filters(found: DatasetListing, spec: Dataset) -> DatasetListing:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.rng import seed_of
-from ssltransfer.logs import logger
+from ssltransfer.logs import heartbeat, logger
 from ssltransfer.models.backbone import BATCH_NORMS, Backbone, LayerError
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import PretrainedModel
@@ -44,7 +44,8 @@ def init_from_data(model: PretrainedModel, index: Index, devices: Devices, seed:
             index, model.view, sequential_keys(ids, BATCH), seed=seed, workers=devices.workers, pin=devices.cuda
         )
     ]
-    rescale(backbone, batches, seed=seed_of(seed, "rescale"))
+    with heartbeat(lambda: "rescaling layers"):
+        rescale(backbone, batches, seed=seed_of(seed, "rescale"))
     devices.broadcast(backbone)
     backbone.cpu()
     logger.info(f"layers rescaled by {len(ids)} images")

@@ -12,7 +12,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.data.rng import seed_of
-from ssltransfer.logs import logger
+from ssltransfer.logs import heartbeat, logger
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.curve import Curve, TrainResult, describe_losses
 from ssltransfer.training.devices import Devices
@@ -70,7 +70,8 @@ def fit(
         trainer.load_state_dict(state["trainer"])
         curve.load_state_dict(state["curve"])
     else:
-        task.on_train_start(index, devices)
+        with heartbeat(lambda: "statistics before the first step"):
+            task.on_train_start(index, devices)
     logger.info(f"{len(index)} images, {total} steps of {schedule.batch_size}, {resume_text(start)}; {devices}")
 
     loader = train_loader(task, index, schedule, seed, range(start, total), (devices.rank, devices.world), devices)

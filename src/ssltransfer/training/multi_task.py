@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.logs import logger
+from ssltransfer.logs import heartbeat, logger
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.curve import Curve, TrainResult, describe_losses
 from ssltransfer.training.devices import Devices
@@ -99,7 +99,8 @@ def fit_multi_task(
         curve.load_state_dict(state["curve"])
     else:
         for run in runs:
-            run.task.on_train_start(run.index, devices)
+            with heartbeat(lambda name=run.name: f"statistics of {name} before the first step"):  # type: ignore[misc]
+                run.task.on_train_start(run.index, devices)
     parallel = TaskParallel([run.task for run in runs], devices, checkpoint, group_per_task=per_task)
     described = (f"{run.name} ({len(run.index)} images, batches of {run.schedule.batch_size})" for run in runs)
     logger.info(f"{total} steps of the tasks {', '.join(described)}, {resume_text(start)}; {devices}")

@@ -132,3 +132,12 @@ def test_num_images_hint_is_not_in_canonical_spec() -> None:
     assert (plain.estimated_num_images, hinted.estimated_num_images) == (None, 12_000)
     assert Folder(root="x", num_images_hint=12_000, limit=500).estimated_num_images == 500
     assert Folder(root="x", num_images_hint=300, limit=500).estimated_num_images == 300
+
+
+def test_folder_of_other_files_names_their_suffix(tmp_path: Path):
+    (tmp_path / "cat").mkdir()
+    for name in ("1.HEIC", "2.heic", "notes.txt"):
+        (tmp_path / "cat" / name).touch()
+    for dataset in (Folder(root=str(tmp_path)), ImageFolder(root=str(tmp_path))):
+        with pytest.raises(LayoutError, match=r"but 2 files ending in \.heic"):
+            find(dataset)

@@ -1,11 +1,11 @@
 """Options of all data set formats."""
 
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from ssltransfer.config.base import NameFile, Spec
+from ssltransfer.config.base import NameFile, Spec, expand_variables
 
 # (JPEG quality, bytes per pixel at 4:4:4) of 58 VOC and COCO photographs at short side 256; interpolated linearly.
 _JPEG_BYTES = ((1, 0.04), (50, 0.15), (75, 0.23), (90, 0.39), (95, 0.58), (98, 0.87), (100, 1.37))
@@ -66,7 +66,9 @@ class Dataset(Spec):
     """Options of all formats."""
 
     format: Any
-    root: str = Field(description="Folder of the data set, relative to the working directory.")
+    root: Annotated[str, AfterValidator(expand_variables)] = Field(
+        description="Folder of the data set, relative to the working directory; ~ and $VARIABLES are expanded."
+    )
     limit: int | None = Field(
         None, ge=1, description="Use only this many images, drawn by a fixed seed in proportion to the classes."
     )
@@ -84,6 +86,11 @@ class Dataset(Spec):
     reference: ClassVar[str] = ""
     _label_type: ClassVar[LabelType] = "single"
     published_sizes: ClassVar[dict[str, int]] = {}
+
+    @property
+    def creates_root(self) -> bool:
+        """Whether the images are generated or downloaded if the folder is missing."""
+        return False
 
     @property
     def label_type(self) -> LabelType:

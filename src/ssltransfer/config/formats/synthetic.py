@@ -30,6 +30,11 @@ class Synthetic(Dataset):
         return self
 
     @property
+    def creates_root(self) -> bool:
+        """Images are generated."""
+        return True
+
+    @property
     def label_type(self) -> LabelType:
         """One label for objects, scenes and retrieval, several for voc, none for the others."""
         if self.targets == "masks":

@@ -11,6 +11,11 @@ class Torchvision(Dataset):
     root: str = "data/torchvision"
     download: bool = True
 
+    @property
+    def creates_root(self) -> bool:
+        """Only with `download`."""
+        return self.download
+
 
 class Cifar10(Torchvision):
     """CIFAR-10, downloaded by torchvision, kept as PNG files."""

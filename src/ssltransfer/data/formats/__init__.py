@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,12 +61,23 @@ def find(dataset: Dataset, *, workers: int = 1) -> DatasetListing:
     dataset = dataset.model_copy(update={"root": str(Path(dataset.root).expanduser())})
     found = FORMATS[type(dataset)](dataset, workers=workers)
     if not found.paths:
-        raise LayoutError(f"{found.root}: no images found; check root and split of this dataset.")
+        raise LayoutError(
+            f"{found.root}: no images found{other_files(found.root)}; check root and split of this dataset."
+        )
     if dataset.published not in (None, len(found.paths)):
         found.notes.append(
             f"{found.root}: found {len(found.paths)} images; the published number is {dataset.published}."
         )
     return found
+
+
+def other_files(root: Path) -> str:
+    """ ", but 3 files ending in .heic ..." for a folder without images; empty for an empty folder."""
+    suffixes = Counter(path.suffix.lower() for path in root.rglob("*") if path.suffix and path.is_file())
+    if not suffixes:
+        return ""
+    suffix, count = suffixes.most_common(1)[0]
+    return f", but {count} files ending in {suffix}, which is not a suffix of images; convert them to JPEG or PNG"
 
 
 def folder_of(root: Path) -> list[os.DirEntry[str]]:

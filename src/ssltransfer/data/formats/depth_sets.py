@@ -93,7 +93,7 @@ def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
     """Two arrays of an HDF5 file, read lazily: uint8 (..., 3, a, b) and numbers (..., a, b)."""
     h5py = import_extra("h5py", "hdf5", f"{file}: an HDF5 file")
     try:
-        with h5py.File(file, "r") as content:
+        with h5py.File(file, "r", locking=False) as content:
             one, other = content[images], content[depths]
             if one.dtype != np.uint8 or one.shape != (*other.shape[:-2], 3, *other.shape[-2:]):
                 raise LayoutError(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssltransfer.config.formats import Folder, ImageFolder
-from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of, is_folder
+from ssltransfer.data.formats import FORMATS, DatasetListing, LayoutError, folder_of, is_folder, other_files
 from ssltransfer.data.image_io import EXTENSIONS
 
 NO_IMAGE = "not an image's file name"
@@ -66,7 +66,10 @@ def find_classes(root: Path) -> DatasetListing:
     labels = [number[path.split("/", 1)[0]] for path in inside]
     empty = sorted(set(range(len(classes))) - set(labels))
     if empty:
-        raise LayoutError(f"{root}: class folder {_as_text(classes[empty[0]])!r} has no images; fill or remove it.")
+        raise LayoutError(
+            f"{root}: class folder {_as_text(classes[empty[0]])!r} has no images"
+            f"{other_files(root / classes[empty[0]])}; fill or remove it."
+        )
     return DatasetListing(root, inside, labels, classes, skipped=skipped)
 
 

@@ -1,17 +1,22 @@
 """Imported weights: a model from a state dict."""
 
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
-from ssltransfer.config.backbones import BackboneOptions, Timm
+from ssltransfer.config.backbones import AnyBackbone, BackboneOptions, Timm
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
 from ssltransfer.logs import logger
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
 from ssltransfer.models.libraries import model_of_torchvision, normalizations_of_timm
 from ssltransfer.models.normalize import Normalize
-from ssltransfer.models.state_dicts import by_order, load_tensors, read_tensors
+from ssltransfer.models.state_dicts import by_order, match_tensors, read_tensors
 from ssltransfer.models.weights import read_metadata, require_activations, verify_activations
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 
@@ -29,9 +34,36 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     """
     assert isinstance(spec.task, Imported)
     task, file = spec.task, spec.task.file.checked()
-    backbone = build_backbone(spec.backbone, include_top=True)
+    backbone, tensors, matched = _matched(spec.backbone, task, file)
+    backbone.load_state_dict(tensors, strict=False)
+    logger.info(f"{file}: {matched}")
+    content, about = {"file": file_digest(file), "matched": matched}, read_metadata(file)
+    normalization = _normalization(spec.backbone, task.normalize, file, about)
+    if about is None:
+        require_activations(backbone, normalization, file)
+    else:
+        verify_activations(backbone, about, file)
+    return BuiltModel(backbone, normalization, content)
+
+
+def check_weights(spec: Pretext) -> None:
+    """Check an `Imported` pretext without building its network: the file can be read, and its tensors match.
+
+    Raises:
+        ArtifactError: as `import_weights` does, except for activations that differ.
+    """
+    assert isinstance(spec.task, Imported)
+    file = spec.task.file.checked()
+    with torch.device("meta"):
+        _matched(spec.backbone, spec.task, file)
+    _normalization(spec.backbone, spec.task.normalize, file, read_metadata(file))
+
+
+def _matched(options: AnyBackbone, task: Imported, file: Path) -> tuple[Backbone, dict[str, Tensor], str]:
+    """The backbone, its tensors in the file, and one line about them."""
+    backbone = build_backbone(options, include_top=True)
     tensors = renamed(read_tensors(file), backbone.state_dict())
-    convolutions = build_backbone(spec.backbone, include_top=False)
+    convolutions = build_backbone(options, include_top=False)
     by_name = {key for key in convolutions.state_dict() if not key.endswith("num_batches_tracked")}
     note = ""
     if task.prefix is None and not by_name <= endings(tensors):
@@ -46,7 +78,7 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
         backbone = convolutions
         logger.info(f"{file}: no fully-connected layers; the layers are {', '.join(backbone.layers)}.")
     try:
-        matched = load_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing) + note
+        filled, matched = match_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing)
     except ArtifactError as error:
         if model := model_of_torchvision(tensors):
             raise ArtifactError(
@@ -54,27 +86,26 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
                 f"`backbone: {{name: torchvision, model: {model}}}`."
             ) from None
         raise
-    logger.info(f"{file}: {matched}")
-    content, about = {"file": file_digest(file), "matched": matched}, read_metadata(file)
-    if about is None:
-        normalization = _normalization(spec.backbone, task.normalize, file)
-        require_activations(backbone, normalization, file)
-        return BuiltModel(backbone, normalization, content)
-    if task.normalize not in (None, about["normalize"]):
-        raise ArtifactError(
-            f"{file}: trained on images normalized by `{about['normalize']}`, not `{task.normalize}`; remove "
-            "`normalize` of the task."
-        )
-    verify_activations(backbone, about, file)
-    return BuiltModel(backbone, about["normalize"], content)
+    return backbone, filled, matched + note
 
 
-def _normalization(backbone: BackboneOptions, stated: Normalize | None, file: Path) -> Normalize:
-    """The stated normalization, else that of timm's record, else ImageNet's.
+def _normalization(
+    backbone: BackboneOptions, stated: Normalize | None, file: Path, about: dict[str, Any] | None
+) -> Normalize:
+    """The normalization in a file of this package (`about`), else the stated one, else timm's record, else ImageNet's.
 
     Raises:
-        ArtifactError: it contradicts timm's record of these weights, or timm has weights with different normalizations.
+        ArtifactError: it contradicts the file or timm's record of these weights, or timm has weights with different
+            normalizations.
     """
+    if about is not None:
+        if stated not in (None, about["normalize"]):
+            raise ArtifactError(
+                f"{file}: trained on images normalized by `{about['normalize']}`, not `{stated}`; remove `normalize` "
+                "of the task."
+            )
+        recorded: Normalize = about["normalize"]
+        return recorded
     records = normalizations_of_timm(backbone.model) if isinstance(backbone, Timm) else []
     if stated is not None:
         if isinstance(backbone, Timm) and "." in backbone.model and stated not in records:
