@@ -573,6 +573,23 @@ def test_imported_file_of_another_network_is_named(tmp_path: Path) -> None:
         pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
 
 
+def test_imported_registers_need_the_network_with_registers(tmp_path: Path) -> None:
+    state = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=56).state_dict()
+    state |= {"mask_token": torch.zeros(1, 384), "register_tokens": torch.randn(1, 4, 384)}
+    torch.save(state, tmp_path / "w.pth")
+    spec = imported(tmp_path / "w.pth").model_dump() | {"backbone": DINOV2 | {"img_size": 56}}
+    with pytest.raises(ArtifactError, match=r"not register_tokens \(1 .*these registers vit_small_patch14_reg4_dinov2"):
+        pretext.run(Pretext.model_validate(spec), output=tmp_path / "m" / "manifest.json", threads=1)
+
+
+def test_imported_deeper_network_is_named(tmp_path: Path) -> None:
+    """A ResNet-34 has every tensor of a ResNet-18, in the same shapes."""
+    torch.save(torchvision.models.get_model("resnet34").state_dict(), tmp_path / "w.pth")
+    spec = imported(tmp_path / "w.pth").model_dump() | {"backbone": "resnet18"}
+    with pytest.raises(ArtifactError, match=r"but not layer1\.2\.conv1\.weight.*torchvision's names of resnet34"):
+        pretext.run(Pretext.model_validate(spec), output=tmp_path / "m" / "manifest.json", threads=1)
+
+
 def test_imported_weights_without_activations_are_refused(tmp_path: Path) -> None:
     state = build_backbone(SMALL, include_top=True).state_dict()
     torch.save({key: torch.zeros_like(value) for key, value in state.items()}, tmp_path / "w.pth")

@@ -9,7 +9,7 @@ from ssltransfer.config.tasks import Imported
 from ssltransfer.logs import logger
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
-from ssltransfer.models.libraries import model_of_torchvision, normalizations_of_timm
+from ssltransfer.models.libraries import model_of_torchvision, normalizations_of_timm, timm_models_with_registers
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.models.state_dicts import by_order, load_tensors, read_tensors
 from ssltransfer.models.weights import read_metadata, require_activations, verify_activations
@@ -46,12 +46,16 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
         backbone = convolutions
         logger.info(f"{file}: no fully-connected layers; the layers are {', '.join(backbone.layers)}.")
     try:
-        matched = load_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing) + note
+        options = {"fresh": task.allow_missing, "unused": task.allow_unused}
+        matched = load_tensors(backbone, tensors, file, prefix=task.prefix, **options) + note
     except ArtifactError as error:
+        message = str(error).removesuffix(".")
+        if isinstance(spec.backbone, Timm) and (models := timm_models_with_registers(spec.backbone.model, tensors)):
+            raise ArtifactError(f"{message}; timm calls the network with these registers {models[0]}.") from None
         if model := model_of_torchvision(tensors):
             raise ArtifactError(
-                f"{str(error).removesuffix('.')}; these are torchvision's names of {model}: use "
-                f"`backbone: {{name: torchvision, model: {model}}}`."
+                f"{message}; these are torchvision's names of {model}: use `backbone: {{name: torchvision, "
+                f"model: {model}}}`."
             ) from None
         raise
     logger.info(f"{file}: {matched}")
