@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
+from pydantic import Field
 
 from ssltransfer.config import ConfigError, complete, read_config
 from ssltransfer.config.backbones import BACKBONES, BackboneOptions
@@ -152,18 +154,57 @@ def test_baselines_are_added_for_every_backbone() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", BACKBONES, ids=lambda kind: kind.__name__)
+class OwnBackbone(BackboneOptions):
+    """Options of somebody's own backbone, of kinds that the shipped ones do not have."""
+
+    name: Literal["own"] = "own"
+    depth: int = 20
+    depths: tuple[int, ...] = (2, 2)
+    act: str = "relu"
+    gate: bool = False
+    drop: float | None = None
+    extra: dict[str, int] = Field({})
+
+
+OTHERS: dict[str, list[Any]] = {
+    "block4_stride": [1],
+    "model": ["resnet34", "resnet50"],
+    "return_nodes": [("layer4",), ("layer3", "layer4"), ("layer3.layer4",)],
+    "output_stride": [8, 16],
+    "depth": [56, 110],
+    "depths": [(22,), (2, 2, 2), (3,)],
+    "act": ["gelu", "re/lu", "re lu"],
+    "drop": [0.1, 0.0],
+    "extra": [{"a": 1}, {"a": 2}],
+}
+
+
+@pytest.mark.parametrize("kind", [*BACKBONES, OwnBackbone], ids=lambda kind: kind.__name__)
 def test_baseline_names_include_backbone_options(kind: type[BackboneOptions]) -> None:
-    """Two backbones that differ must not share a control."""
+    """Two backbones that differ must not share a baseline."""
     library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
-    plain = kind(**library)
-    others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "return_nodes": ("layer4",)}
-    others["output_stride"] = 16 if getattr(plain, "output_stride", 16) == 8 else 8
-    for key, value in plain.model_dump().items():
+    backbones = [kind.model_validate(library)]
+    for key, value in backbones[0].model_dump().items():
         if key != "name" and not (library and key in ("width_mult", "stem_stride")):
-            usual = not value if isinstance(value, bool) else 2 * value if value else 4
-            other = kind(**library | {key: others.get(key, usual)})
-            assert other.slug != plain.slug, key
+            usual = [not value] if isinstance(value, bool) else [2 * value] if value else [4, 5]
+            backbones += [kind.model_validate(library | {key: other}) for other in OTHERS.get(key, usual)]
+    different = {backbone.canonical() for backbone in backbones}
+    assert len(different) > len(kind.model_fields) - 3  # every option occurs
+    slugs = {backbone.slug for backbone in backbones}
+    assert len(slugs) == len(different)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", slug) for slug in slugs)
+
+
+def test_baselines_of_one_name_do_not_replace_each_other() -> None:
+    """Two evaluations, in which students of one backbone have different schedules; and a declared model."""
+    content = changed("students/longer", {**BASE["students"]["cc"], "schedule": {"epochs": 7, "batch_size": 4}})
+    content["evaluations"]["again"] = {**content["evaluations"]["nn"], "models": ["longer"]}
+    content["pretexts"]["random-caffenet"] = {**BASE["pretexts"]["jig"]}
+    config = complete(content)
+    first, second = (config.students[config.rows[name][-1]] for name in ("nn", "again"))
+    assert first.schedule == config.students["cc"].schedule and second.schedule == config.students["longer"].schedule
+    assert config.pretexts["random-caffenet"] == config.pretexts["jig"]
+    assert [config.pretexts[name].task.name for name in config.rows["nn"][::2]] == ["jigsaw++", "random"]
 
 
 @pytest.mark.parametrize(
