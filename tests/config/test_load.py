@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+import struct
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ import yaml
 from pydantic import Field
 
 from ssltransfer.config import ConfigError, complete, read_config
-from ssltransfer.config.backbones import BACKBONES, BackboneOptions
+from ssltransfer.config.backbones import BACKBONES, BackboneOptions, ResNet18
 from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.base import InputFile
 from ssltransfer.config.entities import ConfigFile, EvaluationSpec, Pretext, Student
@@ -258,6 +260,33 @@ def test_input_file_is_refused_if_it_changed_after_the_configuration_was_read(tm
     again = InputFile.parse(file.canonical())  # of the manifest of a model, whose file may be gone
     with pytest.raises(ConfigError, match="has changed since the configuration was read; run snakemake again"):
         again.checked()
+
+
+def test_own_weights_know_their_backbone(tmp_path: Path) -> None:
+    """A .safetensors file of this package contains the backbone: it may be left out, and must not differ."""
+    about = {"backbone": {"name": "resnet18", "img_size": 64, "stem_stride": 1}}
+    header = json.dumps({"__metadata__": {"ssltransfer": json.dumps(about)}}).encode()
+    own, other = tmp_path / "own.safetensors", tmp_path / "other.pth"
+    own.write_bytes(struct.pack("<Q", len(header)) + header)
+    other.write_bytes(b"\x80 a pickle")
+
+    def teacher(file: Path, **more: Any) -> Any:
+        entry = {"task": {"name": "imported", "file": str(file)}, **more}
+        return complete(changed("pretexts/teacher", entry)).pretexts["teacher"].backbone
+
+    assert teacher(own) == ResNet18(img_size=64, stem_stride=1) == teacher(own, backbone=about["backbone"])
+    with pytest.raises(
+        ConfigError, match=r"teacher\.backbone: .*with `img_size: 64`, not `img_size: 224`; leave `back"
+    ):
+        teacher(own, backbone={"name": "resnet18", "stem_stride": 1})
+    with pytest.raises(ConfigError, match=r"own\.safetensors: .*with `stem_stride: 1`, not `stem_stride: null`"):
+        teacher(own, backbone={"name": "resnet18", "img_size": 64})
+    with pytest.raises(ConfigError, match="with `resnet18`, not `resnet50`"):
+        teacher(own, backbone="resnet50")
+    with pytest.raises(ConfigError, match=r"teacher: set `backbone`: .*other\.pth does not contain it, as"):
+        teacher(other)
+    with pytest.raises(ConfigError, match=r"set `backbone`: .*none\.pth does not exist"):
+        teacher(tmp_path / "none.pth")
 
 
 def test_supervised_baseline_has_schedule_of_student() -> None:

@@ -113,7 +113,7 @@ class InputFile(Spec):
         given = {"path": str(value)} if isinstance(value, str | Path) else value
         if not isinstance(given, dict) or not isinstance(given.get("path"), str):
             return given
-        return given | {"digest": given.get("digest") or _digest_of(given["path"])}
+        return given | {"digest": given.get("digest") or content_digest(given["path"])}
 
     def checked(self) -> Path:
         """The path; "~" is expanded.
@@ -121,7 +121,7 @@ class InputFile(Spec):
         Raises:
             ConfigError: the content has changed since the configuration was read.
         """
-        if self.digest and _digest_of(self.path) not in ("", self.digest):
+        if self.digest and content_digest(self.path) not in ("", self.digest):
             raise ConfigError(f"{self.path}: has changed since the configuration was read; run snakemake again.")
         return Path(self.path).expanduser()
 
@@ -162,7 +162,7 @@ def listed_names(text: str, is_known: Callable[[str], bool] = lambda name: False
     return names
 
 
-def _digest_of(path: str) -> str:
+def content_digest(path: str) -> str:
     """Digest of a file's content; empty if it cannot be read."""
     file = Path(path).expanduser()
     try:

@@ -658,6 +658,11 @@ def test_imported_own_file_is_verified(tmp_path: Path, form: str) -> None:
     assert model.normalization == "per-image" and read_json(output)["normalize"] == "per-image"
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(model.layers_of(images, ["fc7"])["fc7"], source.layers_of(images, ["fc7"])["fc7"])
+    alone = Pretext.model_validate({"task": {"name": "imported", "file": str(file)}})
+    assert alone == imported(file) and alone.canonical() == imported(file).canonical()
+    larger = imported(file).model_copy(update={"backbone": SMALL.model_copy(update={"img_size": 128})})
+    with pytest.raises(ArtifactError, match=r"backbone with `img_size: 64`, not `img_size: 128`; leave `backbone` out"):
+        pretext.run(larger, output=tmp_path / "l" / "manifest.json", threads=1)
     with pytest.raises(ArtifactError, match="normalized by `per-image`, not `imagenet`; remove `normalize`"):
         pretext.run(imported(file, normalize="imagenet"), output=tmp_path / "n" / "manifest.json", threads=1)
     if form == "backbone":

@@ -49,6 +49,7 @@ class BackboneOptions(Options):
         supports_layerwise_forward: each layer is a function of the layer before.
         supports_layer_mix: block3 can be a learned mix of its units (`ssltransfer.models.layer_mix`).
         dropout_before_classifier: the published network has dropout there.
+        free_options: options that change neither weights nor features, so that other weights may be read with them.
         caffe_padding: Fast R-CNN pads the input so that the map is aligned with the image (AlexNets).
     """
 
@@ -68,6 +69,7 @@ class BackboneOptions(Options):
     supports_layerwise_forward: ClassVar[bool] = True
     supports_layer_mix: ClassVar[bool] = False
     dropout_before_classifier: ClassVar[bool] = False
+    free_options: ClassVar[frozenset[str]] = frozenset({"return_nodes", "norm_momentum", "grad_checkpointing"})
     caffe_padding: ClassVar[bool] = False
 
     @property

@@ -26,6 +26,9 @@ class Imported(TaskOptions):
         None,
         description="Whether the weights were trained with labels; null: unknown, so that reports do not rank them.",
     )
+    license: str | None = Field(
+        None, description="License of the weights, for the cards of the model and its students."
+    )
     normalize: Normalize | None = Field(
         None,
         description="Normalization of the images, or {mean, std} of values in [0, 1]; null: that of the file if this "

@@ -6,13 +6,14 @@ from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.config.backbones import BackboneOptions, Timm
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
+from ssltransfer.config.weights_metadata import backbone_difference, read_metadata
 from ssltransfer.logs import logger
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
 from ssltransfer.models.libraries import model_of_torchvision, normalizations_of_timm, timm_models_with_registers
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.models.state_dicts import by_order, load_tensors, read_tensors
-from ssltransfer.models.weights import read_metadata, require_activations, verify_activations
+from ssltransfer.models.weights import require_activations, verify_activations
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 
 
@@ -25,10 +26,12 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
 
     Raises:
         ArtifactError: the file is missing or has other content than tensors, a tensor is missing or has another shape,
-            or the task's normalization differs from the file's.
+            or the backbone or the task's normalization differs from the file's.
     """
     assert isinstance(spec.task, Imported)
     task, file = spec.task, spec.task.file.checked()
+    if difference := backbone_difference(file, spec.backbone):
+        raise ArtifactError(difference)
     backbone = build_backbone(spec.backbone, include_top=True)
     tensors = renamed(read_tensors(file), backbone.state_dict())
     convolutions = build_backbone(spec.backbone, include_top=False)
