@@ -63,6 +63,13 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/method/clustr", "x", "students.cc.method.clustr: unknown key 'clustr'; did you mean 'cluster'?"),
         ("students/cc/method/cluster", "jig-k2", "no cluster is called 'jig-k2'; did you mean 'jig-k'?"),
         ("students/cc/method", "supervisd", "unknown name 'supervisd'; did you mean 'supervised'?"),
+        (
+            "students/cc/backbone",
+            "efficientnet_b0",
+            "are `{name: torchvision, model: efficientnet_b0}` and `{name: timm,",
+        ),
+        ("students/cc/backbone", "resnet81", "unknown name 'resnet81'; did you mean 'resnet18'?"),
+        ("students/cc/schedule", None, "students.cc.schedule: required key is missing, such as {epochs: 100, batch_"),
         ("students/cc/backbone", {"name": "caffenet", "width": 2}, "did you mean 'width_mult'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: set `schedule`"),

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -236,6 +237,30 @@ def test_two_networks_of_one_file_need_a_prefix(other: str, tmp_path: Path) -> N
 def test_read_tensors_keeps_tensors_whose_names_differ_by_a_wrapper_alone(tmp_path: Path) -> None:
     torch.save({"a.module.weight": torch.zeros(1), "a.weight": torch.ones(1)}, tmp_path / "f.pth")
     assert read_tensors(tmp_path / "f.pth").keys() == {"a.module.weight", "a.weight"}
+
+
+def test_read_tensors_accepts_plain_values_beside_tensors(tmp_path: Path) -> None:
+    values = {"best": np.float32(0.5), "accuracy": np.float64(0.7), "n": np.int64(3), "output": tmp_path}
+    for zipped in (True, False):
+        file = tmp_path / f"{zipped}.pth"
+        torch.save({"model": {"a": torch.ones(3)}, **values}, file, _use_new_zipfile_serialization=zipped)
+        assert read_tensors(file).keys() == {"a"}
+
+
+def test_read_tensors_names_other_formats(tmp_path: Path) -> None:
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    (tmp_path / "network.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+    torch.export.save(program, tmp_path / "program.pt2")
+    for file, words in (
+        ("pointer.pth", "a pointer of Git LFS, not the weights; run `git lfs pull`"),
+        ("network.onnx", "an ONNX program"),
+        ("arrays.npz", "arrays of NumPy; save them as tensors"),
+        ("program.pt2", "a program of torch.export, not a state dict"),
+    ):
+        with pytest.raises(ArtifactError, match=words):
+            read_tensors(tmp_path / file)
 
 
 def test_renamed_never_replaces_a_tensor() -> None:

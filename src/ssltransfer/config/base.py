@@ -49,6 +49,7 @@ class MeanStd(TypedDict):
 Normalize = Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"] | MeanStd
 """Normalizations of images by name (`ssltransfer.models.normalize`), or by mean and standard deviation."""
 
+SCHEDULE_EXAMPLE = "{epochs: 100, batch_size: 256, lr: 0.03}"
 # Long by short side of an image whose size is unknown, for cost estimates.
 USUAL_ASPECT = 4 / 3
 
@@ -224,11 +225,17 @@ def explain(error: ValidationError, where: str, models: dict[str, type[BaseModel
     if fault["type"] == "union_tag_invalid":
         tag = fault["ctx"]["tag"]
         allowed = [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
+        if "torchvision" in allowed and not difflib.get_close_matches(tag, allowed, n=1, cutoff=0.75):
+            return (
+                f"{place}: unknown name {tag!r}; networks of other libraries are `{{name: torchvision, model: {tag}}}` "
+                f"and `{{name: timm, model: {tag}}}`. Own names: {', '.join(sorted(allowed))}."
+            )
         return f"{place}: unknown name {tag!r}{suggest(tag, allowed)}"
     if fault["type"] == "union_tag_not_found":
         return f"{place}: expected a name, or a mapping with the key 'name'."
     if fault["type"] == "missing":
-        return f"{place}: required key is missing."
+        example = f", such as {SCHEDULE_EXAMPLE}" if steps[-1] == "schedule" else ""
+        return f"{place}: required key is missing{example}."
     message = fault["msg"].removeprefix("Value error, ")
     given = fault.get("input")
     shown = "" if isinstance(given, dict | list | BaseModel) else f" (got {given!r})"

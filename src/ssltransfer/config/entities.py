@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ssltransfer.config.backbones import AnyBackbone
-from ssltransfer.config.base import Spec, explain
+from ssltransfer.config.base import SCHEDULE_EXAMPLE, Spec, explain
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod, AttentionTransfer
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
@@ -101,7 +101,7 @@ class Pretext(NamedSpec):
     @model_validator(mode="after")
     def _complete(self) -> Pretext:
         if self.task.is_trainable and self.schedule is None:
-            raise ValueError(f"task {self.task.name} is trained: set `schedule`")
+            raise ValueError(f"task {self.task.name} is trained: set `schedule`, such as {SCHEDULE_EXAMPLE}")
         if (self.task.needs_data or getattr(self.task, "data_dependent_init", False)) and self.data is None:
             raise ValueError(f"task {self.task.name} needs images: set `data`")
         if self.backbone.is_network != self.task.is_network:

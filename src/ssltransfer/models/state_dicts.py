@@ -6,9 +6,10 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -23,8 +24,11 @@ from ssltransfer.models.leftovers import tensors_inside
 _PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # the published one of two networks in a file
 _COUNTER = "num_batches_tracked"
 _CONTAINERS = ("state_dict", "model", "model_state_dict")
-# Checkpoints of CompRess, DINO and timm also contain their options, which are plain values.
-_HARMLESS: list[Any] = [argparse.Namespace]
+# Checkpoints also contain options, paths and NumPy's scalars, which are plain values.
+_HARMLESS: list[Any] = [
+    *(argparse.Namespace, PosixPath, np.dtype, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -39,6 +43,13 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         start = opened.read(16)
     if not start:
         raise ArtifactError(f"{file}: empty file; download it again.")
+    if start.startswith(b"version https:"):
+        raise ArtifactError(f"{file}: a pointer of Git LFS, not the weights; run `git lfs pull` in its repository.")
+    if file.suffix == ".onnx":
+        raise ArtifactError(
+            f"{file}: an ONNX program, whose weights have no names of layers; save the state_dict of the network that "
+            "it was exported from with torch.save."
+        )
     try:
         # safetensors: the length of the JSON header (8 bytes, little endian), then the header.
         if start[4:9] == b"\0\0\0\0{":
@@ -57,6 +68,16 @@ def _unpickled(file: Path, start: bytes) -> Any:
     """Load a file of torch.save (zip archive or the older format)."""
     if start[:2] == b"PK":
         names = {Path(name).name for name in zipfile.ZipFile(file).namelist()}
+        if any(name.endswith(".npy") for name in names):
+            raise ArtifactError(
+                f"{file}: arrays of NumPy; save them as tensors: torch.save({{name: torch.from_numpy(array) for name, "
+                "array in numpy.load(file).items()}, 'weights.pth')."
+            )
+        if "archive_format" in names or "serialized_exported_program.json" in names:
+            raise ArtifactError(
+                f"{file}: a program of torch.export, not a state dict; save torch.export.load(file).state_dict with "
+                "torch.save, or the network's own state_dict."
+            )
         script = "constants.pkl" in names
         if script or "data.pkl" not in names:
             kind = "a TorchScript program" if script else f"an archive of {min(names, default='none')}"
