@@ -2,9 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import torch
@@ -157,6 +158,23 @@ def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:
             if found == shapes and not tensors_inside(state, tensors, prefix):
                 return model
     return None
+
+
+def converted_by_timm(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Published tensors under timm's names, by its own conversion of this network (DINOv3, CLIP, ConvNeXt, Swin).
+
+    None for other backbones, and if timm has no conversion or it fails. Prefixes are not detected.
+    """
+    if not isinstance(backbone, Timm):
+        return None
+    convert = getattr(import_module(type(backbone.network).__module__), "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+    try:
+        with redirect_stdout(StringIO()):  # timm prints what it tries
+            return dict(convert(dict(tensors), backbone.network))
+    except Exception:  # it expects published names
+        return None
 
 
 def timm_models_with_registers(model: str, tensors: Mapping[str, Tensor]) -> list[str]:

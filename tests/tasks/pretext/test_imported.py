@@ -298,6 +298,20 @@ def dinov2_registers() -> File:
     return File("DINOv2", content, backbone, timms_own(network, content))
 
 
+def dinov3() -> File:
+    """Meta's names: layer scales and registers by other names, a masked bias of zeros, tables of the rotations."""
+    tensors, network = vit("vit_small_patch16_dinov3", 64)
+    content = {}
+    for name, value in tensors.items():
+        name = re.sub(r"gamma_([12])", r"ls\1.gamma", name).replace("reg_token", "storage_tokens")
+        content[name] = value
+        if name.endswith("attn.qkv.weight"):
+            content[name.replace("weight", "bias")] = torch.zeros(len(value))
+            content[name.replace("weight", "bias_mask")] = torch.zeros(len(value))
+    content |= {"rope_embed.periods": torch.ones(16), "mask_token": torch.zeros(1, 384)}
+    return File("DINOv3", content, {"name": "timm", "model": "vit_small_patch16_dinov3", "img_size": 64}, network)
+
+
 def timms_own(network: Any, content: Names) -> Network:
     from timm.models.vision_transformer import checkpoint_filter_fn
 
@@ -424,7 +438,7 @@ FAMILIES = (
     *(torchvision_resnet, torchvision_sequential, torchvision_by_name, timm_resnet, timm_vit),
     *(moco_v1, moco_v2, moco_v2_query_alone, moco_v3_resnet, moco_v3_vit),
     *(swav, deepcluster_v2, simclr_converted, simclr_of_compress),
-    *(dino, dino_resnet, dino_backbone, dinov2, dinov2_smaller, dinov2_registers),
+    *(dino, dino_resnet, dino_backbone, dinov2, dinov2_smaller, dinov2_registers, dinov3),
     *(deepcluster_alexnet, deepcluster_vgg16),
     *(compress_resnet, compress_resnet_projected, compress_mobilenet, compress_alexnet, rotnet),
 )

@@ -10,7 +10,12 @@ from ssltransfer.config.weights_metadata import backbone_difference, read_metada
 from ssltransfer.logs import logger
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
-from ssltransfer.models.libraries import model_of_torchvision, normalizations_of_timm, timm_models_with_registers
+from ssltransfer.models.libraries import (
+    converted_by_timm,
+    model_of_torchvision,
+    normalizations_of_timm,
+    timm_models_with_registers,
+)
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.models.state_dicts import by_order, load_tensors, read_tensors
 from ssltransfer.models.weights import require_activations, verify_activations
@@ -37,6 +42,10 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     convolutions = build_backbone(spec.backbone, include_top=False)
     by_name = {key for key in convolutions.state_dict() if not key.endswith("num_batches_tracked")}
     note = ""
+    if not by_name <= endings(tensors):
+        converted = converted_by_timm(backbone, tensors)
+        if converted is not None and by_name <= converted.keys():
+            tensors, note = converted, ", converted by timm from the names of the publisher"
     if task.prefix is None and not by_name <= endings(tensors):
         for candidate in (backbone, convolutions):
             if ordered := by_order(tensors, candidate.state_dict()):
