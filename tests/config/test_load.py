@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
+import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
+from pydantic import Field
 
 from ssltransfer.config import ConfigError, complete, read_config
-from ssltransfer.config.backbones import BACKBONES, BackboneOptions
+from ssltransfer.config.backbones import BACKBONES, BackboneOptions, ResNet18
 from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.base import InputFile
 from ssltransfer.config.entities import ConfigFile, EvaluationSpec, Pretext, Student
@@ -60,6 +64,13 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("students/cc/method/clustr", "x", "students.cc.method.clustr: unknown key 'clustr'; did you mean 'cluster'?"),
         ("students/cc/method/cluster", "jig-k2", "no cluster is called 'jig-k2'; did you mean 'jig-k'?"),
         ("students/cc/method", "supervisd", "unknown name 'supervisd'; did you mean 'supervised'?"),
+        (
+            "students/cc/backbone",
+            "efficientnet_b0",
+            "are `{name: torchvision, model: efficientnet_b0}` and `{name: timm,",
+        ),
+        ("students/cc/backbone", "resnet81", "unknown name 'resnet81'; did you mean 'resnet18'?"),
+        ("students/cc/schedule", None, "students.cc.schedule: required key is missing, such as {epochs: 100, batch_"),
         ("students/cc/backbone", {"name": "caffenet", "width": 2}, "did you mean 'width_mult'?"),
         ("students/cc/schedule", {"epochs": 1, "steps": 2}, "exactly one of epochs and steps"),
         ("pretexts/jig/schedule", None, "task jigsaw++ is trained: set `schedule`"),
@@ -153,18 +164,57 @@ def test_baselines_are_added_for_every_backbone() -> None:
     )
 
 
-@pytest.mark.parametrize("kind", BACKBONES, ids=lambda kind: kind.__name__)
+class OwnBackbone(BackboneOptions):
+    """Options of somebody's own backbone, of kinds that the shipped ones do not have."""
+
+    name: Literal["own"] = "own"
+    depth: int = 20
+    depths: tuple[int, ...] = (2, 2)
+    act: str = "relu"
+    gate: bool = False
+    drop: float | None = None
+    extra: dict[str, int] = Field({})
+
+
+OTHERS: dict[str, list[Any]] = {
+    "block4_stride": [1],
+    "model": ["resnet34", "resnet50"],
+    "return_nodes": [("layer4",), ("layer3", "layer4"), ("layer3.layer4",)],
+    "output_stride": [8, 16],
+    "depth": [56, 110],
+    "depths": [(22,), (2, 2, 2), (3,)],
+    "act": ["gelu", "re/lu", "re lu"],
+    "drop": [0.1, 0.0],
+    "extra": [{"a": 1}, {"a": 2}],
+}
+
+
+@pytest.mark.parametrize("kind", [*BACKBONES, OwnBackbone], ids=lambda kind: kind.__name__)
 def test_baseline_names_include_backbone_options(kind: type[BackboneOptions]) -> None:
-    """Two backbones that differ must not share a control."""
+    """Two backbones that differ must not share a baseline."""
     library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
-    plain = kind(**library)
-    others: dict[str, object] = {"block4_stride": 1, "model": "resnet34", "return_nodes": ("layer4",)}
-    others["output_stride"] = 16 if getattr(plain, "output_stride", 16) == 8 else 8
-    for key, value in plain.model_dump().items():
+    backbones = [kind.model_validate(library)]
+    for key, value in backbones[0].model_dump().items():
         if key != "name" and not (library and key in ("width_mult", "stem_stride")):
-            usual = not value if isinstance(value, bool) else 2 * value if value else 4
-            other = kind(**library | {key: others.get(key, usual)})
-            assert other.slug != plain.slug, key
+            usual = [not value] if isinstance(value, bool) else [2 * value] if value else [4, 5]
+            backbones += [kind.model_validate(library | {key: other}) for other in OTHERS.get(key, usual)]
+    different = {backbone.canonical() for backbone in backbones}
+    assert len(different) > len(kind.model_fields) - 3  # every option occurs
+    slugs = {backbone.slug for backbone in backbones}
+    assert len(slugs) == len(different)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", slug) for slug in slugs)
+
+
+def test_baselines_of_one_name_do_not_replace_each_other() -> None:
+    """Two evaluations, in which students of one backbone have different schedules; and a declared model."""
+    content = changed("students/longer", {**BASE["students"]["cc"], "schedule": {"epochs": 7, "batch_size": 4}})
+    content["evaluations"]["again"] = {**content["evaluations"]["nn"], "models": ["longer"]}
+    content["pretexts"]["random-caffenet"] = {**BASE["pretexts"]["jig"]}
+    config = complete(content)
+    first, second = (config.students[config.rows[name][-1]] for name in ("nn", "again"))
+    assert first.schedule == config.students["cc"].schedule and second.schedule == config.students["longer"].schedule
+    assert config.pretexts["random-caffenet"] == config.pretexts["jig"]
+    assert [config.pretexts[name].task.name for name in config.rows["nn"][::2]] == ["jigsaw++", "random"]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +268,33 @@ def test_input_file_is_refused_if_it_changed_after_the_configuration_was_read(tm
     again = InputFile.parse(file.canonical())  # of the manifest of a model, whose file may be gone
     with pytest.raises(ConfigError, match="has changed since the configuration was read; run snakemake again"):
         again.checked()
+
+
+def test_own_weights_know_their_backbone(tmp_path: Path) -> None:
+    """A .safetensors file of this package contains the backbone: it may be left out, and must not differ."""
+    about = {"backbone": {"name": "resnet18", "img_size": 64, "stem_stride": 1}}
+    header = json.dumps({"__metadata__": {"ssltransfer": json.dumps(about)}}).encode()
+    own, other = tmp_path / "own.safetensors", tmp_path / "other.pth"
+    own.write_bytes(struct.pack("<Q", len(header)) + header)
+    other.write_bytes(b"\x80 a pickle")
+
+    def teacher(file: Path, **more: Any) -> Any:
+        entry = {"task": {"name": "imported", "file": str(file)}, **more}
+        return complete(changed("pretexts/teacher", entry)).pretexts["teacher"].backbone
+
+    assert teacher(own) == ResNet18(img_size=64, stem_stride=1) == teacher(own, backbone=about["backbone"])
+    with pytest.raises(
+        ConfigError, match=r"teacher\.backbone: .*with `img_size: 64`, not `img_size: 224`; leave `back"
+    ):
+        teacher(own, backbone={"name": "resnet18", "stem_stride": 1})
+    with pytest.raises(ConfigError, match=r"own\.safetensors: .*with `stem_stride: 1`, not `stem_stride: null`"):
+        teacher(own, backbone={"name": "resnet18", "img_size": 64})
+    with pytest.raises(ConfigError, match="with `resnet18`, not `resnet50`"):
+        teacher(own, backbone="resnet50")
+    with pytest.raises(ConfigError, match=r"teacher: set `backbone`: .*other\.pth does not contain it, as"):
+        teacher(other)
+    with pytest.raises(ConfigError, match=r"set `backbone`: .*none\.pth does not exist"):
+        teacher(tmp_path / "none.pth")
 
 
 def test_supervised_baseline_has_schedule_of_student() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ import torch
 import torchvision
 from torch import nn
 
-from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, write_json
 from ssltransfer.artifacts.metrics import Metrics, write_metrics
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.cli import main
@@ -37,11 +39,13 @@ from ssltransfer.config.backbones import (
     Vgg16,
     Vgg19BN,
 )
+from ssltransfer.config.entities import Pretext
 from ssltransfer.extras import MissingExtraError
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.export import export
 from ssltransfer.models.weights import read_model, write_model
+from ssltransfer.stages import pretext
 
 RESNET = ResNet18(img_size=64)
 CAFFE = CaffeNet(width_mult=0.125, img_size=67)
@@ -201,6 +205,40 @@ def test_model_card_describes_the_model(tmp_path: Path, capsys: pytest.CaptureFi
     text = (tmp_path / "s.pth.md").read_text()
     assert "`compress-1q` on images" in text and "| nn | knn | 45.00 | 8.25 | % |" in text
     assert "11,176,512 parameters" in text and read_model(manifest).digest in text
+
+
+def test_model_card_of_a_student_names_its_teachers(tmp_path: Path) -> None:
+    """A chain: an imported teacher, a student of its stored features, and a student of its clusters."""
+    torch.save(build_backbone(RESNET, include_top=True, seed=1).state_dict(), tmp_path / "w.pth")
+    task = {"name": "imported", "file": str(tmp_path / "w.pth"), "license": "CC BY-NC 4.0", "normalize": "half"}
+    teacher, features = (tmp_path / name / "manifest.json" for name in ("pretext/t", "features/t.pool/images"))
+    pretext.run(Pretext.model_validate({"task": task, "backbone": RESNET}), output=teacher, threads=1)
+    digest = read_json(teacher)["weights"]
+    write_json(features, {"model": digest})
+    write_json(tmp_path / "features/other.pool/images/manifest.json", {"model": "another"})
+    write_json(tmp_path / "cluster/k/manifest.json", {"model": ""})
+
+    def student(name: str, method: dict[str, str], **inputs: Path) -> Path:
+        manifest = tmp_path / "student" / name / "manifest.json"
+        spec = {"method": method, "data": "images"}
+        with WorkDir("student", manifest, json.dumps(spec), inputs) as work:
+            backbone = build_backbone(RESNET, include_top=True, seed=len(name))
+            work.finish(write_model(manifest.parent, backbone, "imagenet", spec))
+        return manifest
+
+    online = student("online", {"name": "compress-1q", "teacher": "t"}, teacher=teacher)
+    stored = student("stored", {"name": "regression", "teacher": "t"}, features=features)
+    write_json(tmp_path / "cluster/k/manifest.json", {"model": read_json(stored)["weights"]})
+    labels = student("labels", {"name": "cluster-classification", "cluster": "k"})
+    for manifest, chain in ((online, ["t"]), (stored, ["t"]), (labels, ["stored", "t"])):
+        export(manifest, tmp_path / "s.pth")
+        text = (tmp_path / "s.pth.md").read_text()
+        assert re.findall("- Teacher: `(.*?)`", text) == chain
+        assert "resnet18, img_size 64, 11,176,512 parameters; normalization `half`; weights " + digest in text
+        assert f"Origin: `w.pth`, BLAKE2b {file_digest(tmp_path / 'w.pth')}" in text
+        assert "License of `w.pth`: CC BY-NC 4.0" in text
+    export(teacher, tmp_path / "t.pth")
+    assert "License of `w.pth`: CC BY-NC 4.0" in (tmp_path / "t.pth.md").read_text()
 
 
 def test_export_refuses_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

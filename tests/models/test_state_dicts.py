@@ -1,15 +1,18 @@
 """Tensors of a file in a backbone: prefixes, networks held twice, what may be missing; and which file is read how."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import torchvision
 
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.config.backbones import AlexNet, ResNet18
+from ssltransfer.config.backbones import AlexNet, ResNet18, Timm
 from ssltransfer.models.build import build_backbone
+from ssltransfer.models.checkpoint_formats import renamed
 from ssltransfer.models.libraries import model_of_torchvision
 from ssltransfer.models.state_dicts import by_order, load_tensors, read_tensors
 
@@ -135,8 +138,58 @@ def test_by_order_needs_agreement_of_all() -> None:
 def test_model_of_torchvision_names_the_network_of_a_file() -> None:
     state = torchvision.models.get_model("mobilenet_v2").state_dict()
     assert model_of_torchvision({f"m.{key}": value for key, value in state.items()}) == "mobilenet_v2"
+    assert model_of_torchvision(torchvision.models.get_model("resnet34").state_dict()) == "resnet34"
     del state["features.4.conv.0.0.weight"]
     assert model_of_torchvision(state) is None
+
+
+INSIDE: dict[str, dict[str, tuple[int, ...]]] = {
+    "squeeze and excitation": {"layer1.0.se.fc1.weight": (4, 8, 1, 1)},
+    "deeper": {"layer4.2.conv1.weight": (64, 64, 3, 3)},
+    "layer scale": {"layer3.1.gamma": (32,)},
+    "bias of a convolution": {"conv1.bias": (8,)},
+    "tokens": {"register_tokens": (1, 4, 64)},
+    "norm after": {"norm.weight": (64,), "norm.bias": (64,)},
+}
+OUTSIDE: dict[str, dict[str, tuple[int, ...]]] = {
+    "classifier": {"fc.weight": (10, 64), "fc.bias": (10,)},
+    "projection head": {"projector.0.weight": (9, 64), "projector.1.weight": (9,), "projector.1.running_mean": (9,)},
+    "queue": {"queue": (64, 4096)},
+    "mask token": {"mask_token": (1, 1, 64)},
+    "decoder of MAE": {"decoder_pos_embed": (1, 9, 32), "decoder_norm.weight": (32,)},
+    "counter": {"total_ops": (1,), "layer1.total_ops": (1,)},
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("kind", INSIDE)
+def test_load_tensors_refuses_more_tensors_inside_the_network(kind: str, prefix: str) -> None:
+    backbone = build_backbone(ResNet18(**SMALL), include_top=True)
+    more = {name: torch.ones(shape) for name, shape in INSIDE[kind].items()}
+    tensors = {prefix + key: value for key, value in (backbone.state_dict() | more).items()}
+    name = prefix + next(iter(more))
+    with pytest.raises(ArtifactError, match=rf"^f: the file is of another network: .* but not {re.escape(name)}"):
+        load_tensors(backbone, tensors, "f")
+    patterns = [name.rpartition(".")[0] + "*" for name in more]
+    assert load_tensors(backbone, tensors, "f", unused=patterns).startswith("100 of 100 tensors")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_load_tensors_ignores_what_is_outside_the_network(kind: str, prefix: str) -> None:
+    backbone = build_backbone(ResNet18(**SMALL), include_top=True)
+    more = {name: torch.ones(shape) for name, shape in OUTSIDE[kind].items()}
+    tensors = {prefix + key: value for key, value in (backbone.state_dict() | more).items()}
+    assert load_tensors(backbone, tensors, "f").startswith("100 of 100 tensors")
+
+
+def test_load_tensors_refuses_a_deeper_transformer() -> None:
+    """Its last block is a numbered child after the last one, as a classifier is, but not a linear layer."""
+    timm = {"name": "timm", "img_size": 32, "model": "vit_tiny_patch16_224"}
+    backbone = build_backbone(Timm.model_validate(timm), include_top=True)
+    deeper = {"blocks.12.norm1.weight": torch.ones(192), "blocks.12.attn.proj.weight": torch.ones(192, 192)}
+    with pytest.raises(ArtifactError, match=r"not blocks\.12\.norm1\.weight, .*2 tensors inside"):
+        load_tensors(backbone, backbone.state_dict() | deeper, "f")
 
 
 def test_load_tensors_fresh_tensors_may_be_missing() -> None:
@@ -167,6 +220,52 @@ def test_read_tensors_removes_inner_dataparallel_prefixes(tmp_path: Path) -> Non
     )
     backbone = build_backbone(AlexNet(**SMALL), include_top=True)
     assert "prefix ''" in load_tensors(backbone, read_tensors(tmp_path / "d.pth"), "f")
+
+
+@pytest.mark.parametrize("other", ["model", "model_state_dict", "net"])
+def test_two_networks_of_one_file_need_a_prefix(other: str, tmp_path: Path) -> None:
+    """Without it, containers that are not part of the names would replace each other."""
+    states = [build_backbone(ResNet18(**SMALL), include_top=True, seed=seed).state_dict() for seed in (1, 2)]
+    torch.save({other: states[0], "state_dict": states[1]}, tmp_path / "both.pth")
+    tensors, backbone = read_tensors(tmp_path / "both.pth"), build_backbone(ResNet18(**SMALL), include_top=True)
+    with pytest.raises(ArtifactError, match=r"occurs 2 times, under .*; select one by `prefix`"):
+        load_tensors(backbone, tensors, "f")
+    load_tensors(backbone, tensors, "f", prefix=f"{other}.")
+    assert torch.equal(backbone.state_dict()["conv1.weight"], states[0]["conv1.weight"])
+
+
+def test_read_tensors_keeps_tensors_whose_names_differ_by_a_wrapper_alone(tmp_path: Path) -> None:
+    torch.save({"a.module.weight": torch.zeros(1), "a.weight": torch.ones(1)}, tmp_path / "f.pth")
+    assert read_tensors(tmp_path / "f.pth").keys() == {"a.module.weight", "a.weight"}
+
+
+def test_read_tensors_accepts_plain_values_beside_tensors(tmp_path: Path) -> None:
+    values = {"best": np.float32(0.5), "accuracy": np.float64(0.7), "n": np.int64(3), "output": tmp_path}
+    for zipped in (True, False):
+        file = tmp_path / f"{zipped}.pth"
+        torch.save({"model": {"a": torch.ones(3)}, **values}, file, _use_new_zipfile_serialization=zipped)
+        assert read_tensors(file).keys() == {"a"}
+
+
+def test_read_tensors_names_other_formats(tmp_path: Path) -> None:
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    (tmp_path / "network.onnx").write_bytes(b"\x08\x08\x12\x07pytorch")
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
+    program = torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),))
+    torch.export.save(program, tmp_path / "program.pt2")
+    for file, words in (
+        ("pointer.pth", "a pointer of Git LFS, not the weights; run `git lfs pull`"),
+        ("network.onnx", "an ONNX program"),
+        ("arrays.npz", "arrays of NumPy; save them as tensors"),
+        ("program.pt2", "a program of torch.export, not a state dict"),
+    ):
+        with pytest.raises(ArtifactError, match=words):
+            read_tensors(tmp_path / file)
+
+
+def test_renamed_never_replaces_a_tensor() -> None:
+    tensors = {"conv2d.weight": torch.zeros(1), "conv1.weight": torch.ones(1)}
+    assert renamed(tensors, ["conv1.weight", "bn1.weight"]) == tensors
 
 
 def test_load_tensors_without_batch_norm_counters():

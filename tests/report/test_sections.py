@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.manifest import ModelManifest
 from ssltransfer.artifacts.metrics import LineFigure, Metrics
+from ssltransfer.config.backbones import ResNet18
 from ssltransfer.config.entities import Pretext, Report
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
@@ -27,9 +28,11 @@ from ssltransfer.report.dag import lay_out
 from ssltransfer.report.load_results import ArtifactRecord, Results, load_results
 from ssltransfer.report.plots import Plots
 from ssltransfer.report.sections import datasets, learning_curves, snapshot_curves
+from ssltransfer.report.students import counts, students
 from ssltransfer.report.text import anchor, count, duration, number, shorten
 from ssltransfer.report.thumbnails import filters, sample_images, strip, thumbnail, thumbnail_source
 from ssltransfer.stages import cache
+from tests.report.conftest import BACKBONE
 
 
 def image(uri: str) -> np.ndarray:
@@ -175,6 +178,40 @@ def test_drawings_of_protocol_are_shown() -> None:
     assert (image(data_uri(beside, "PNG")) == beside).all()
     svg = Plots().lines(LineFigure(title="loss", x="step", y="", series={"training": ([1, 2], [3.0, 1.0])}), "net")
     assert svg.startswith("<svg") and "loss of net" in svg
+
+
+def test_chance_level_far_above_the_curve_does_not_flatten_it() -> None:
+    rows = [{"epoch": float(i), "loss": 1.5 - 0.1 * i} for i in range(1, 9)]
+    (far,), (near,) = (Plots().learning(rows, chance, "m") for chance in (9.0, 2.0))
+    assert ">chance level 9 (above)<" in far and ">chance level<" in near
+    assert ">1.0<" in far  # a tick of an axis that ends at the highest loss
+
+
+def test_students_keep_a_part_of_their_teacher(chain) -> None:
+    """(student - random) / (teacher - random), with the random network of the student's own backbone."""
+    chain.dataset("d", classes=["a", "b"])
+    chain.model("t", "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
+    chain.model("s", "student", {"method": {"name": "regression", "teacher": "t"}, "data": "d"}, trained=False)
+    chain.model("random", "pretext", {"task": {"name": "random"}}, trained=False)
+    other = {"task": {"name": "random"}, "backbone": BACKBONE | {"width_mult": 0.2}}
+    chain.model("random-other", "pretext", other, trained=False)
+    for model, value in (("t", 60.0), ("s", 45.0), ("random", 10.0), ("random-other", 30.0)):
+        chain.measure("e", model, {"accuracy": [value]})
+    for model, value in (("t", 5.0), ("s", 45.0), ("random", 10.0)):
+        chain.measure("worse", model, {"accuracy": [value]})
+    chain.measure("alone", "s", {"accuracy": [3.0]})
+    (row,) = students(load_results(**chain.inputs))
+    assert (row.student, row.teacher) == ("s", "t")
+    assert row.kept == {"e": pytest.approx(0.7), "worse": None, "alone": None}
+    assert row.sizes[0] == row.sizes[1]
+    assert row.sizes[0].megabytes == pytest.approx(4e-6 * row.sizes[0].parameters, rel=0.2)
+    assert "<td>70 %</td>" in chain.report().read_text(encoding="utf-8")
+
+
+def test_multiply_adds_are_the_published_ones() -> None:
+    """A ResNet-18 has 1.814e9 with its classifier of 512 x 1000 (torchvision's documentation: 1.81)."""
+    parameters, multiply_adds = counts(ResNet18(), include_top=False)
+    assert parameters == 11_176_512 and multiply_adds == pytest.approx(1_814_073_344 - 512_000, rel=1e-3)
 
 
 def test_curve_plot_of_flat_curve_has_short_tick_labels() -> None:

@@ -50,6 +50,7 @@ class MeanStd(TypedDict):
 Normalize = Literal["imagenet", "half", "none", "per-image", "per-channel", "caffe", "lab-lightness"] | MeanStd
 """Normalizations of images by name (`ssltransfer.models.normalize`), or by mean and standard deviation."""
 
+SCHEDULE_EXAMPLE = "{epochs: 100, batch_size: 256, lr: 0.03}"
 # Long by short side of an image whose size is unknown, for cost estimates.
 USUAL_ASPECT = 4 / 3
 
@@ -127,7 +128,7 @@ class InputFile(Spec):
         if not isinstance(given, dict) or not isinstance(given.get("path"), str):
             return given
         path = expand_variables(given["path"])
-        return given | {"path": path, "digest": given.get("digest") or _digest_of(path)}
+        return given | {"path": path, "digest": given.get("digest") or content_digest(path)}
 
     def checked(self) -> Path:
         """The path; "~" is expanded.
@@ -135,7 +136,7 @@ class InputFile(Spec):
         Raises:
             ConfigError: the content has changed since the configuration was read.
         """
-        if self.digest and _digest_of(self.path) not in ("", self.digest):
+        if self.digest and content_digest(self.path) not in ("", self.digest):
             raise ConfigError(f"{self.path}: has changed since the configuration was read; run snakemake again.")
         return Path(self.path).expanduser()
 
@@ -176,7 +177,7 @@ def listed_names(text: str, is_known: Callable[[str], bool] = lambda name: False
     return names
 
 
-def _digest_of(path: str) -> str:
+def content_digest(path: str) -> str:
     """Digest of a file's content; empty if it cannot be read."""
     file = Path(path).expanduser()
     try:
@@ -238,11 +239,17 @@ def explain(error: ValidationError, where: str, models: dict[str, type[BaseModel
     if fault["type"] == "union_tag_invalid":
         tag = fault["ctx"]["tag"]
         allowed = [name.strip(" '") for name in fault["ctx"]["expected_tags"].split(",")]
+        if "torchvision" in allowed and not difflib.get_close_matches(tag, allowed, n=1, cutoff=0.75):
+            return (
+                f"{place}: unknown name {tag!r}; networks of other libraries are `{{name: torchvision, model: {tag}}}` "
+                f"and `{{name: timm, model: {tag}}}`. Own names: {', '.join(sorted(allowed))}."
+            )
         return f"{place}: unknown name {tag!r}{suggest(tag, allowed)}"
     if fault["type"] == "union_tag_not_found":
         return f"{place}: expected a name, or a mapping with the key 'name'."
     if fault["type"] == "missing":
-        return f"{place}: required key is missing."
+        example = f", such as {SCHEDULE_EXAMPLE}" if steps[-1] == "schedule" else ""
+        return f"{place}: required key is missing{example}."
     given = fault.get("input")
     if fault["type"] in ("tuple_type", "list_type") and isinstance(given, str):
         return f"{place}: expected a list: write [{given}]."

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ssltransfer.config.backbones import AnyBackbone
-from ssltransfer.config.base import Spec, expand_variables, explain
+from ssltransfer.config.base import SCHEDULE_EXAMPLE, Spec, expand_variables, explain
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod, AttentionTransfer
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import AnyTask, MultiTask, TaskSpec
+from ssltransfer.config.weights_metadata import backbone_of
 
 
 def _reject_run_suffix(name: str) -> str:
@@ -81,10 +82,26 @@ class Pretext(NamedSpec):
         """Datasets of the tasks of a multi-task pretext other than its own `data` and `val`."""
         return tuple(name for name in self.datasets if name not in (self.data, self.val))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_backbone_of_file(cls, content: Any) -> Any:
+        """Imported weights of this package know their backbone."""
+        task = content.get("task") if isinstance(content, dict) and "backbone" not in content else None
+        if not isinstance(task, dict) or task.get("name") != "imported" or "file" not in task:
+            return content
+        path = task["file"]["path"] if isinstance(task["file"], dict) else task["file"]
+        file = Path(str(path)).expanduser()
+        if (backbone := backbone_of(file)) is None:
+            why = (
+                "does not contain it, as .safetensors files of this package do" if file.is_file() else "does not exist"
+            )
+            raise ValueError(f"set `backbone`: {path} {why}")
+        return content | {"backbone": backbone}
+
     @model_validator(mode="after")
     def _complete(self) -> Pretext:
         if self.task.is_trainable and self.schedule is None:
-            raise ValueError(f"task {self.task.name} is trained: set `schedule`")
+            raise ValueError(f"task {self.task.name} is trained: set `schedule`, such as {SCHEDULE_EXAMPLE}")
         if (self.task.needs_data or getattr(self.task, "data_dependent_init", False)) and self.data is None:
             raise ValueError(f"task {self.task.name} needs images: set `data`")
         if self.backbone.is_network != self.task.is_network:

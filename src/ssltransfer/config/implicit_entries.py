@@ -17,6 +17,7 @@ from ssltransfer.config.methods import ClusterClassification, Distillation, Supe
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import Imported, RandomNetwork, Snapshot
+from ssltransfer.digests import bytes_digest
 
 # The published training schedule of bvlc_reference_caffenet (Jia et al. 2014).
 CAFFENET = Schedule(
@@ -38,8 +39,9 @@ def add_snapshots(file: ConfigFile) -> ConfigFile:
 def add_baselines(file: ConfigFile) -> Config:
     """The models of each evaluation, with its baselines for every backbone among them.
 
-    A declared model that equals a baseline takes its place. The supervised baseline is left out for a backbone of which
-    the evaluation has only imported teachers.
+    A declared model that equals a baseline takes its place. A baseline whose name another model has, such as a
+    supervised one with another schedule in another evaluation, has a digest in its name. The supervised baseline is
+    left out for a backbone of which the evaluation has only imported teachers.
     """
     models: dict[str, Pretext | Student] = {**file.pretexts, **file.students}
     derived = {name for name, pretext in file.pretexts.items() if isinstance(pretext.task, Snapshot)}
@@ -55,6 +57,8 @@ def add_baselines(file: ConfigFile) -> Config:
             for baseline, spec in _baselines(file, evaluation, evaluated, backbone):
                 equal = next((model for model, other in declared.items() if other == spec), None)
                 if equal is None:
+                    if models.get(baseline, spec) != spec:  # another spec has this name
+                        baseline = f"{baseline}-{bytes_digest(spec.canonical().encode())[:8]}"
                     models[baseline] = spec
                     derived.add(baseline)
                 row[equal or baseline] = None

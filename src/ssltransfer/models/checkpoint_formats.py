@@ -34,7 +34,7 @@ def _by(patterns: dict[str, str]) -> Callable[[Tensors], Tensors]:
             for pattern, new in compiled:
                 name = pattern.sub(new, name)
             renamed[name] = value
-        return renamed
+        return renamed if len(renamed) == len(tensors) else dict(tensors)  # not this format if two names become one
 
     return convert
 

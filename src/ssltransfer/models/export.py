@@ -9,13 +9,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.artifacts.files import ArtifactError, atomic_write, read_json, write_text
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_text
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.artifacts.workdir import MANIFEST
+from ssltransfer.config.weights_metadata import HEADER
 from ssltransfer.errors import UserError
 from ssltransfer.extras import import_extra
 from ssltransfer.models.normalize import normalize
-from ssltransfer.models.weights import HEADER, PretrainedModel, read_model
+from ssltransfer.models.weights import PretrainedModel, read_model
 
 SUFFIXES = (".pth", ".safetensors", ".pt2", ".onnx")
 TOLERANCE = 1e-4  # of an exported network's outputs, relative to the largest one
@@ -134,9 +135,9 @@ def _export_onnx(network: FeatureExtractor, images: Tensor, batch: Any, file: Pa
 
 
 def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, metrics: Sequence[Path]) -> str:
-    """The model card as Markdown: network, training, preprocessing, metrics."""
-    content, about, options = read_json(manifest), read_json(manifest.parent / "backbone.json"), model.backbone.options
-    view, made = model.view, about["made"]
+    """The model card as Markdown: network, training, preprocessing, origin of imported weights, teachers, metrics."""
+    about, options, view = read_json(manifest.parent / "backbone.json"), model.backbone.options, model.view
+    made = about["made"]
     method = (made.get("task") or made.get("method") or {}).get("name", "unknown")
     lines = [
         f"# {model.name}",
@@ -148,11 +149,12 @@ def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, met
         f"- Images: short side to {view.short_side}, central {view.size} x {view.size}, RGB; normalization "
         f"`{model.normalization}`{', inside the network' if output.suffix in ('.pt2', '.onnx') else ''}",
         f"- Weights: {model.digest} (BLAKE2b of backbone.safetensors)",
+        *_origin(manifest),
     ]
-    if "matched" in content:  # an imported model
-        lines.append(
-            f"- Origin: `{Path(made['task']['file']['path']).name}`, BLAKE2b {content['file']}: {content['matched']}"
-        )
+    learner = manifest
+    while (teacher := teacher_of(learner)) is not None:
+        lines += _teacher(teacher)
+        learner = teacher
     lines += [
         "",
         "## Training",
@@ -174,3 +176,50 @@ def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, met
             protocol = result.protocol_name
             lines.append(f"| {result.evaluation} | {protocol} | {result.mean():.2f} | {chance} | {result.unit} |")
     return "\n".join(lines) + "\n"
+
+
+def _origin(manifest: Path) -> list[str]:
+    """File and license of an imported model."""
+    content, task = read_json(manifest), read_json(manifest.parent / "backbone.json")["made"].get("task") or {}
+    if "matched" not in content:
+        return []
+    file = Path(task["file"]["path"]).name
+    return [
+        f"- Origin: `{file}`, BLAKE2b {content['file']}: {content['matched']}",
+        f"- License of `{file}`: {task.get('license') or 'not stated; it may bind this model too'}",
+    ]
+
+
+def _teacher(manifest: Path) -> list[str]:
+    """Network, normalization and origin of a teacher."""
+    about = read_json(manifest.parent / "backbone.json")
+    network = dict(about["backbone"])
+    options = ", ".join([network.pop("name"), *(f"{key} {value}" for key, value in network.items())])
+    return [
+        f"- Teacher: `{manifest.parent.name}`, {options}, {about['parameters']:,} parameters; normalization "
+        f"`{about['normalize']}`; weights {about['weights']}",
+        *(f"  {line}" for line in _origin(manifest)),
+    ]
+
+
+def teacher_of(manifest: Path) -> Path | None:
+    """Manifest of the model that a student learned from, directly or through clusters.
+
+    It is searched in the same results folder by its digest, because the manifest of a student does not contain names
+    of files. None for other models, and if the teacher is not there or was trained again since.
+    """
+    content, results = read_json(manifest), manifest.resolve().parents[2]
+    method = (content.get("spec") or {}).get("method")
+    if method is None:
+        return None
+    used = {digest for digests in content["inputs"].values() for digest in digests}
+    # Stored features and clusters know the digest of their model's weights.
+    sources = [file for file in results.glob(f"features/*/*/{MANIFEST}") if file_digest(file) in used]
+    if "cluster" in method:
+        sources += results.glob(f"cluster/{method['cluster']}/{MANIFEST}")
+    weights = {read_json(file)["model"] for file in sources}
+    for stage in ("pretext", "student"):
+        for file in results.glob(f"{stage}/*/{MANIFEST}"):
+            if file_digest(file) in used or read_json(file).get("weights") in weights:
+                return file
+    return None

@@ -2,8 +2,10 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
+from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from ssltransfer.config.backbones import libraries as config
 from ssltransfer.config.base import suggest
 from ssltransfer.extras import import_extra
 from ssltransfer.models.backbone import BACKBONES, Backbone, LayerError
+from ssltransfer.models.leftovers import tensors_inside
 from ssltransfer.models.normalize import Normalize, normalization_by_values
 
 _KINDS = ("weight", "bias", "running_mean", "running_var")
@@ -140,7 +143,7 @@ class Torchvision(Library):
 
 
 def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:
-    """The first network of torchvision whose tensors, but for its classifier, all occur under one prefix.
+    """The first network of torchvision whose tensors, but for its classifier, all occur under one prefix, without more.
 
     RegNets are not tried, because their networks cannot be built without memory for their weights.
     """
@@ -153,9 +156,35 @@ def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:
         prefixes = {name.removesuffix(first) for name in tensors if name == first or name.endswith(f".{first}")}
         for prefix in prefixes:
             found = {name: tensors[prefix + name].shape for name in shapes if prefix + name in tensors}
-            if found == shapes:
+            if found == shapes and not tensors_inside(state, tensors, prefix):
                 return model
     return None
+
+
+def converted_by_timm(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """Published tensors under timm's names, by its own conversion of this network (DINOv3, CLIP, ConvNeXt, Swin).
+
+    None for other backbones, and if timm has no conversion or it fails. Prefixes are not detected.
+    """
+    if not isinstance(backbone, Timm):
+        return None
+    convert = getattr(import_module(type(backbone.network).__module__), "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+    try:
+        with redirect_stdout(StringIO()):  # timm prints what it tries
+            return dict(convert(dict(tensors), backbone.network))
+    except Exception:  # it expects published names
+        return None
+
+
+def timm_models_with_registers(model: str, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Networks of timm that are `model` with the register tokens of a file; none if the file has no such tokens."""
+    registers = [value for name, value in tensors.items() if name.split(".")[-1] in ("reg_token", "register_tokens")]
+    if not registers:
+        return []
+    parts = {*model.partition(".")[0].split("_"), f"reg{registers[0].shape[1]}"}
+    return [other for other in import_module("timm").list_models() if parts == set(other.split("_"))]
 
 
 def normalizations_of_timm(model: str) -> list[Normalize]:

@@ -6,9 +6,10 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -18,11 +19,16 @@ from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import at_size
+from ssltransfer.models.leftovers import tensors_inside
 
 _PUBLISHED = ("encoder_q.", "base_encoder.", "teacher.")  # the published one of two networks in a file
 _COUNTER = "num_batches_tracked"
-# Checkpoints of CompRess, DINO and timm also contain their options, which are plain values.
-_HARMLESS: list[Any] = [argparse.Namespace]
+_CONTAINERS = ("state_dict", "model", "model_state_dict")
+# Checkpoints also contain options, paths and NumPy's scalars, which are plain values.
+_HARMLESS: list[Any] = [
+    *(argparse.Namespace, PosixPath, np.dtype, *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -37,11 +43,18 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         start = opened.read(16)
     if not start:
         raise ArtifactError(f"{file}: empty file; download it again.")
+    if start.startswith(b"version https:"):
+        raise ArtifactError(f"{file}: a pointer of Git LFS, not the weights; run `git lfs pull` in its repository.")
+    if file.suffix == ".onnx":
+        raise ArtifactError(
+            f"{file}: an ONNX program, whose weights have no names of layers; save the state_dict of the network that "
+            "it was exported from with torch.save."
+        )
     try:
         # safetensors: the length of the JSON header (8 bytes, little endian), then the header.
         if start[4:9] == b"\0\0\0\0{":
             return safetensors.torch.load_file(file)
-        tensors = dict(_flat(_unpickled(file, start)))
+        tensors = _flat(_unpickled(file, start))
     except ArtifactError:
         raise
     except (SafetensorError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError) as error:
@@ -55,6 +68,16 @@ def _unpickled(file: Path, start: bytes) -> Any:
     """Load a file of torch.save (zip archive or the older format)."""
     if start[:2] == b"PK":
         names = {Path(name).name for name in zipfile.ZipFile(file).namelist()}
+        if any(name.endswith(".npy") for name in names):
+            raise ArtifactError(
+                f"{file}: arrays of NumPy; save them as tensors: torch.save({{name: torch.from_numpy(array) for name, "
+                "array in numpy.load(file).items()}, 'weights.pth')."
+            )
+        if "archive_format" in names or "serialized_exported_program.json" in names:
+            raise ArtifactError(
+                f"{file}: a program of torch.export, not a state dict; save torch.export.load(file).state_dict with "
+                "torch.save, or the network's own state_dict."
+            )
         script = "constants.pkl" in names
         if script or "data.pkl" not in names:
             kind = "a TorchScript program" if script else f"an archive of {min(names, default='none')}"
@@ -82,19 +105,32 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested dicts, named by its path: `teacher.backbone.conv1.weight`."""
+def _flat(content: Any) -> dict[str, Tensor]:
+    """Every tensor in nested dicts, named by its path: `teacher.backbone.conv1.weight`.
+
+    Containers (`state_dict`, `model`) and DataParallel inside a network (`features.module.0.weight` of DeepCluster) are
+    not part of the names, unless two tensors had the same name then.
+    """
+    paths = list(_paths(content))
+    for container, wrapper in ((_CONTAINERS, ".module."), ((), ".module."), ((), None)):
+        names = [_name(path, container, wrapper) for path, _ in paths]
+        if len(set(names)) == len(names):
+            break
+    return {name: tensor for name, (_, tensor) in zip(names, paths, strict=True)}
+
+
+def _paths(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
     if isinstance(content, dict):
         for name, value in content.items():
-            if name == "optimizer" and not prefix:
-                continue
-            # Names of containers are not part of the tensors' names.
-            inner = prefix if name in ("state_dict", "model", "model_state_dict") and not prefix else f"{prefix}{name}."
-            # DataParallel inside a network, as in DeepCluster's features.module.0.weight.
-            inner = inner.replace(".module.", ".")
-            yield from _flat(value, inner)
+            if path or name != "optimizer":
+                yield from _paths(value, (*path, str(name)))
     elif isinstance(content, Tensor):
-        yield prefix.removesuffix("."), content
+        yield path, content
+
+
+def _name(path: tuple[str, ...], containers: Sequence[str], wrapper: str | None) -> str:
+    name = ".".join(path[1:] if len(path) > 1 and path[0] in containers else path)
+    return name.replace(wrapper, ".") if wrapper else name
 
 
 def load_tensors(
@@ -104,26 +140,29 @@ def load_tensors(
     *,
     prefix: str | None = None,
     fresh: Sequence[str] = (),
+    unused: Sequence[str] = (),
 ) -> str:
     """Load tensors into a backbone. All of its tensors must be present with their shapes, except those in `fresh`.
 
-    Prefixes such as `module.encoder_q.` are detected by the names, and other tensors (a head) are ignored. If a file
-    has two whole networks, the one that its authors publish is loaded: MoCo's query encoder (base encoder in its third
-    version), DINO's teacher. Counters of batch norms may be missing. Position embeddings for another number of patches
-    are resampled.
+    Prefixes such as `module.encoder_q.` are detected by the names. A head is ignored, but more tensors inside the
+    network are an error, because the file is of another network then. If a file has two whole networks, the one that
+    its authors publish is loaded: MoCo's query encoder (base encoder in its third version), DINO's teacher. Counters of
+    batch norms may be missing. Position embeddings for another number of patches are resampled.
 
     Args:
         where: the file, for messages.
         prefix: instead of detecting it.
         fresh: patterns of the backbone's tensors that may be missing, such as `classifier.*`.
+        unused: patterns of the file's tensors, without prefix, that may lie inside the network.
 
     Returns:
         One line: the number of matched tensors and parameters, the prefix, and the number of ignored tensors.
 
     Raises:
-        ArtifactError: a tensor is missing, has another shape or is not finite, or several whole networks match.
+        ArtifactError: a tensor is missing, has another shape or is not finite, the file has more tensors inside the
+            network, or several whole networks match.
     """
-    filled, matched = match_tensors(backbone, tensors, where, prefix=prefix, fresh=fresh)
+    filled, matched = match_tensors(backbone, tensors, where, prefix=prefix, fresh=fresh, unused=unused)
     backbone.load_state_dict(filled, strict=False)
     return matched
 
@@ -135,6 +174,7 @@ def match_tensors(
     *,
     prefix: str | None = None,
     fresh: Sequence[str] = (),
+    unused: Sequence[str] = (),
 ) -> tuple[dict[str, Tensor], str]:
     """What `load_tensors` loads, under the backbone's names, and its line. The backbone may be on the meta device."""
     wanted = {key: value.shape for key, value in backbone.state_dict().items() if not key.endswith(_COUNTER)}
@@ -159,6 +199,13 @@ def match_tensors(
             )
         if not bool(given.isfinite().all()):
             raise ArtifactError(f"{where}: {found + key} has values that are not finite; its training failed.")
+    if inside := tensors_inside(backbone.state_dict(), tensors, found, unused):
+        listed = ", ".join(inside[:3]) + (", ..." if len(inside) > 3 else "")
+        raise ArtifactError(
+            f"{where}: the file is of another network: the backbone {backbone.options.slug} has all its tensors there, "
+            f"but not {listed} ({len(inside)} tensors inside the network); name the backbone that has them, or "
+            "list them in `allow_unused` of the task."
+        )
     matched = [shape.numel() for key, shape in wanted.items() if key in filled]
     share = sum(matched) / sum(shape.numel() for shape in wanted.values())
     return filled, (

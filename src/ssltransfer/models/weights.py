@@ -9,7 +9,6 @@ from typing import Any
 import safetensors.torch
 import torch
 from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json, write_text
@@ -25,8 +24,6 @@ from ssltransfer.models.state_dicts import load_tensors, read_tensors
 
 _BACKBONE: TypeAdapter[AnyBackbone] = TypeAdapter(AnyBackbone)
 GRID = 3  # patches a side
-# Key of the metadata in an exported safetensors file; the same as in backbone.json.
-HEADER = "ssltransfer"
 
 
 @dataclass(frozen=True)
@@ -152,23 +149,6 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Pretrained
     _verify(backbone, about, file)
     move(backbone, device)
     return PretrainedModel(backbone, about["normalize"], content["weights"], manifest.parent.name)
-
-
-def read_metadata(file: Path) -> dict[str, Any] | None:
-    """Metadata of a weights file of this package, from backbone.json or the header of an export; None for other files.
-
-    It has at least backbone, include_top, normalize and activations, as in backbone.json.
-    """
-    beside = file.with_name("backbone.json")
-    if file.name == "backbone.safetensors" and beside.is_file():
-        about: dict[str, Any] = read_json(beside)
-        return about if about.get("weights") == file_digest(file) else None
-    try:
-        with safe_open(file, "pt") as opened:
-            head: str | None = (opened.metadata() or {}).get(HEADER)
-    except (SafetensorError, OSError):
-        return None
-    return json.loads(head) if head else None
 
 
 def verify_activations(backbone: Backbone, about: dict[str, Any], file: Path) -> None:

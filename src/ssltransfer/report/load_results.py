@@ -81,7 +81,7 @@ class Results:
         if isinstance(spec, Student):
             if spec.method.uses_ground_truth:
                 return "supervised"
-            teacher = self._teacher(spec)
+            teacher = self.teacher(spec)
             return "unranked" if teacher and self.kind(teacher) in ("unranked", "supervised") else "learned"
         if isinstance(spec.task, Imported):
             return {None: "unranked", True: "supervised", False: "learned"}[spec.task.labels]  # type: ignore[return-value]
@@ -89,7 +89,7 @@ class Results:
             return self.kind(spec.task.source)
         return "random" if isinstance(spec.task, RandomNetwork) else "learned"
 
-    def _teacher(self, student: Student) -> str | None:
+    def teacher(self, student: Student) -> str | None:
         """The model whose features or clusters the student learns, if its results are known."""
         method = student.method
         if isinstance(method, Distillation):

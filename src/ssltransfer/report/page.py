@@ -11,6 +11,7 @@ from ssltransfer.report.evaluations import evaluation_details
 from ssltransfer.report.figures import FigureData
 from ssltransfer.report.load_results import Results
 from ssltransfer.report.plots import Plots
+from ssltransfer.report.students import students
 from ssltransfer.report.summary import summary
 from ssltransfer.report.tables import Table
 
@@ -32,6 +33,7 @@ def render(spec: Report, results: Results, tables: list[Table], figures: list[Fi
         summary=summary(results),
         flow=lay_out(results),
         tables=tables,
+        students=list(students(results)),
         figures=[(figure, plots.panels(figure)) for figure in figures],
         curves=list(sections.learning_curves(results, plots)),
         snapshot_curves=sections.snapshot_curves(results, plots),

@@ -25,6 +25,7 @@ _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
 _FILE = {INK: "#1a1a1a", RULE: "#e4e4e4", FAINT: "#767676"}  # on white, for files outside the page
 MAX_NAMES = 21  # class names beside a confusion matrix
 SMALL = (2.75, 2.05)  # inches
+FAR = 2.5  # a chance level of so many times the highest value is not drawn, because it would flatten the curve
 # Okabe & Ito 2008: distinguishable for color-blind readers.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = "osD^vP"
@@ -75,11 +76,16 @@ class Plots:
                 figure = Figure(figsize=SMALL, layout="constrained")
                 axes = figure.subplots()
                 _curves(axes, rows, name, scale)
-                axes.axhline(level, color=INK, linestyle="--", linewidth=0.9, label="chance level")
+                dashed: dict[str, Any] = {"color": INK, "linestyle": "--", "linewidth": 0.9}
+                highest = max(scale * row[name] for row in rows if name in row)
+                if is_far := level > FAR * highest:
+                    axes.plot([], [], label=f"chance level {level:.3g} (above)", **dashed)
+                else:
+                    axes.axhline(level, label="chance level", **dashed)
                 axes.set_title(title)
                 axes.set_xlabel("epoch")
                 if name == "loss":
-                    _cut_peak(axes, [row[name] for row in rows if name in row], chance_loss)
+                    _cut_peak(axes, [row[name] for row in rows if name in row], highest if is_far else chance_loss)
                 else:
                     axes.set_ylim(bottom=0)
                 if name == "accuracy" or not any("accuracy" in row for row in rows):

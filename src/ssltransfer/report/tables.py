@@ -24,7 +24,7 @@ GROUPS: tuple[tuple[Kind, str], ...] = (
     ("random", "Random baselines"),
 )
 UNRANKED: tuple[Kind, ...] = ("supervised", "unranked")
-_PROTOCOLS = {str(kind.model_fields["name"].default): kind for kind in PROTOCOLS}
+PROTOCOLS_BY_NAME = {str(kind.model_fields["name"].default): kind for kind in PROTOCOLS}
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
         known = sorted({name for metrics in measured for name in metrics.values})
         raise ConfigError(f"{where}: {evaluation} has no value {value!r}{suggest(value, known)}")
     first = measured[0]
-    protocol = _PROTOCOLS.get(first.protocol_name, ProtocolOptions)
+    protocol = PROTOCOLS_BY_NAME.get(first.protocol_name, ProtocolOptions)
     # The chance level belongs to the primary metric and to the accuracies of single layers.
     has_chance = not value or value == first.primary_metric or value in first.known_details.layers
     return Column(

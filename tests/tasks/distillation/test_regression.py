@@ -12,9 +12,21 @@ from ssltransfer.tasks.distillation.regression import RegressionTask, standardiz
 from .conftest import InputsMaker
 
 
+def test_regression_divides_by_the_variance(make_given: InputsMaker) -> None:
+    """The default is the paper's loss relative to its chance level, so that it is 1 at chance for any teacher."""
+    given, plain = (make_given({"name": "regression", "divide_by_variance": divided}) for divided in (True, False))
+    tasks = RegressionTask(given).eval(), RegressionTask(plain).eval()
+    batch = next(load_batches(given.index, tasks[0].transform, sequential_keys(range(16), 16), seed=0))
+    with torch.no_grad():
+        found, wanted = (task(batch, batch.rng(0)) for task in tasks)
+    assert tasks[0].chance_loss == 1.0
+    assert found["loss"].item() == pytest.approx(wanted["loss"].item() / tasks[1].chance_loss, rel=1e-5)
+    assert found["explained"].item() == pytest.approx(wanted["explained"].item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("bn", [False, True])
 def test_regression_loss_is_the_squared_error(bn: bool, make_given: InputsMaker) -> None:
-    given = make_given({"name": "regression", "bn": bn})
+    given = make_given({"name": "regression", "bn": bn, "divide_by_variance": False})
     task = RegressionTask(given).eval()
     batch = next(load_batches(given.index, task.transform, sequential_keys(range(16), 16), seed=0))
     with torch.no_grad():

@@ -298,6 +298,20 @@ def dinov2_registers() -> File:
     return File("DINOv2", content, backbone, timms_own(network, content))
 
 
+def dinov3() -> File:
+    """Meta's names: layer scales and registers by other names, a masked bias of zeros, tables of the rotations."""
+    tensors, network = vit("vit_small_patch16_dinov3", 64)
+    content = {}
+    for name, value in tensors.items():
+        name = re.sub(r"gamma_([12])", r"ls\1.gamma", name).replace("reg_token", "storage_tokens")
+        content[name] = value
+        if name.endswith("attn.qkv.weight"):
+            content[name.replace("weight", "bias")] = torch.zeros(len(value))
+            content[name.replace("weight", "bias_mask")] = torch.zeros(len(value))
+    content |= {"rope_embed.periods": torch.ones(16), "mask_token": torch.zeros(1, 384)}
+    return File("DINOv3", content, {"name": "timm", "model": "vit_small_patch16_dinov3", "img_size": 64}, network)
+
+
 def timms_own(network: Any, content: Names) -> Network:
     from timm.models.vision_transformer import checkpoint_filter_fn
 
@@ -424,7 +438,7 @@ FAMILIES = (
     *(torchvision_resnet, torchvision_sequential, torchvision_by_name, timm_resnet, timm_vit),
     *(moco_v1, moco_v2, moco_v2_query_alone, moco_v3_resnet, moco_v3_vit),
     *(swav, deepcluster_v2, simclr_converted, simclr_of_compress),
-    *(dino, dino_resnet, dino_backbone, dinov2, dinov2_smaller, dinov2_registers),
+    *(dino, dino_resnet, dino_backbone, dinov2, dinov2_smaller, dinov2_registers, dinov3),
     *(deepcluster_alexnet, deepcluster_vgg16),
     *(compress_resnet, compress_resnet_projected, compress_mobilenet, compress_alexnet, rotnet),
 )
@@ -573,6 +587,23 @@ def test_imported_file_of_another_network_is_named(tmp_path: Path) -> None:
         pretext.run(imported(tmp_path / "w.pth"), output=tmp_path / "m" / "manifest.json", threads=1)
 
 
+def test_imported_registers_need_the_network_with_registers(tmp_path: Path) -> None:
+    state = timm.create_model("vit_small_patch14_dinov2", num_classes=0, img_size=56).state_dict()
+    state |= {"mask_token": torch.zeros(1, 384), "register_tokens": torch.randn(1, 4, 384)}
+    torch.save(state, tmp_path / "w.pth")
+    spec = imported(tmp_path / "w.pth").model_dump() | {"backbone": DINOV2 | {"img_size": 56}}
+    with pytest.raises(ArtifactError, match=r"not register_tokens \(1 .*these registers vit_small_patch14_reg4_dinov2"):
+        pretext.run(Pretext.model_validate(spec), output=tmp_path / "m" / "manifest.json", threads=1)
+
+
+def test_imported_deeper_network_is_named(tmp_path: Path) -> None:
+    """A ResNet-34 has every tensor of a ResNet-18, in the same shapes."""
+    torch.save(torchvision.models.get_model("resnet34").state_dict(), tmp_path / "w.pth")
+    spec = imported(tmp_path / "w.pth").model_dump() | {"backbone": "resnet18"}
+    with pytest.raises(ArtifactError, match=r"but not layer1\.2\.conv1\.weight.*torchvision's names of resnet34"):
+        pretext.run(Pretext.model_validate(spec), output=tmp_path / "m" / "manifest.json", threads=1)
+
+
 def test_imported_weights_without_activations_are_refused(tmp_path: Path) -> None:
     state = build_backbone(SMALL, include_top=True).state_dict()
     torch.save({key: torch.zeros_like(value) for key, value in state.items()}, tmp_path / "w.pth")
@@ -641,6 +672,11 @@ def test_imported_own_file_is_verified(tmp_path: Path, form: str) -> None:
     assert model.normalization == "per-image" and read_json(output)["normalize"] == "per-image"
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(model.layers_of(images, ["fc7"])["fc7"], source.layers_of(images, ["fc7"])["fc7"])
+    alone = Pretext.model_validate({"task": {"name": "imported", "file": str(file)}})
+    assert alone == imported(file) and alone.canonical() == imported(file).canonical()
+    larger = imported(file).model_copy(update={"backbone": SMALL.model_copy(update={"img_size": 128})})
+    with pytest.raises(ArtifactError, match=r"backbone with `img_size: 64`, not `img_size: 128`; leave `backbone` out"):
+        pretext.run(larger, output=tmp_path / "l" / "manifest.json", threads=1)
     with pytest.raises(ArtifactError, match="normalized by `per-image`, not `imagenet`; remove `normalize`"):
         pretext.run(imported(file, normalize="imagenet"), output=tmp_path / "n" / "manifest.json", threads=1)
     if form == "backbone":
@@ -751,11 +787,15 @@ WRONG: dict[str, tuple[str, Callable[[], bytes], str]] = {
         lambda: b"<!DOCTYPE html>\n<html>404</html>",
         "not a file of weights: it begins with b'<!DOC",
     ),
-    "a pointer of Git LFS": ("w.safetensors", lambda: b"version https://git-lfs", "not a file of weights"),
+    "a pointer of Git LFS": (
+        "w.safetensors",
+        lambda: b"version https://git-lfs",
+        "a pointer of Git LFS, not the weights; run `git lfs pull`",
+    ),
     "an empty file": ("w.pth", lambda: b"", "empty file"),
     "truncated safetensors": ("w.safetensors", lambda: safetensors.torch.save(network())[:-9], "truncated or damaged"),
     "half of its head": ("w.safetensors", lambda: safetensors.torch.save(network())[:90], "truncated or damaged"),
-    "an npz": ("w.npz", npz, r"an archive of module\.classifier.*npy, not a state dict"),
+    "an npz": ("w.npz", npz, r"w\.npz: arrays of NumPy; save them as tensors"),
     "a program": ("w.pt", program, "a TorchScript program, not a state dict"),
     "a dict in itself": ("w.pth", lambda: saved(in_itself()), "damaged .maximum recursion depth"),
     "no tensors": ("w.pth", lambda: saved({"lr": 0.1}), "contains no tensors"),

@@ -1,15 +1,20 @@
 """Options of all backbones, and the properties that other stages read without building the network."""
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
 from ssltransfer.config.base import Options
+from ssltransfer.digests import bytes_digest
 
-# Part of a baseline's name for each option that differs from its default, in this order. Flags without {}: X or no-X.
+# Short parts of a baseline's name for options that differ from their defaults, in this order; other options follow by
+# their names. Flags without {}: X or no-X.
 _SLUG_PARTS = {
     "model": "{}",
+    "return_nodes": "{}",
     "width_mult": "w{}",
     "img_size": "{}px",
     "stem_stride": "s{}",
@@ -44,6 +49,7 @@ class BackboneOptions(Options):
         supports_layerwise_forward: each layer is a function of the layer before.
         supports_layer_mix: block3 can be a learned mix of its units (`ssltransfer.models.layer_mix`).
         dropout_before_classifier: the published network has dropout there.
+        free_options: options that change neither weights nor features, so that other weights may be read with them.
         caffe_padding: Fast R-CNN pads the input so that the map is aligned with the image (AlexNets).
     """
 
@@ -63,6 +69,7 @@ class BackboneOptions(Options):
     supports_layerwise_forward: ClassVar[bool] = True
     supports_layer_mix: ClassVar[bool] = False
     dropout_before_classifier: ClassVar[bool] = False
+    free_options: ClassVar[frozenset[str]] = frozenset({"return_nodes", "norm_momentum", "grad_checkpointing"})
     caffe_padding: ClassVar[bool] = False
 
     @property
@@ -107,8 +114,9 @@ class BackboneOptions(Options):
     @property
     def slug(self) -> str:
         """A short name for baselines: the backbone's name and all options but defaults (caffenet-w0.25-64px)."""
-        differing = self.model_dump(exclude_defaults=True)
-        return "-".join([self.name, *(_slug_part(key, differing[key]) for key in _SLUG_PARTS if key in differing)])
+        differing = self.model_dump(mode="json", exclude_defaults=True)
+        keys = [*_SLUG_PARTS, *(key for key in type(self).model_fields if key not in _SLUG_PARTS and key != "name")]
+        return "-".join([self.name, *(_slug_part(key, differing[key]) for key in keys if key in differing)])
 
 
 class BatchNormOptions(BackboneOptions):
@@ -124,5 +132,16 @@ class BatchNormOptions(BackboneOptions):
 
 
 def _slug_part(key: str, value: Any) -> str:
-    part = _SLUG_PARTS[key]
-    return f"no-{part}" if value is False and "{" not in part else part.format(value)
+    flag = isinstance(value, bool)
+    part = _SLUG_PARTS.get(key, key.replace("_", "-") + ("" if flag else "-{}"))
+    return f"no-{part}" if value is False and "{" not in part else part.format(value if flag else _slug_value(value))
+
+
+def _slug_value(value: Any) -> str:
+    """As text that may occur in a name; the digest of other values."""
+    text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
+    return (
+        text
+        if re.fullmatch(r"[A-Za-z0-9._+-]+", text)
+        else bytes_digest(json.dumps(value, sort_keys=True).encode())[:8]
+    )

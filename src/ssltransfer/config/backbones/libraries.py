@@ -39,11 +39,6 @@ class LibraryModel(BackboneOptions):
             raise ValueError(f"networks of {self.name} have no width_mult and no stem_stride; remove them")
         return self
 
-    @property
-    def slug(self) -> str:
-        """With `return_nodes`, in which baselines of equal networks may differ."""
-        return "-".join([super().slug, *self.return_nodes])
-
 
 class Torchvision(LibraryModel):
     """Any classification network of torchvision, by its name there."""

@@ -17,7 +17,10 @@ class RegressionTask(DistillationTask):
 
     Reg-BN standardizes both sides by the (micro-)batch without parameters before it compares them (protocols 3.4).
 
-    The chance-level loss is that of the teacher's mean: the variance of its features over a few hundred images. For
+    By default the error is divided by the variance of the teacher's features over a few hundred images. Otherwise
+    pooled features, whose variance is small, give gradients with which the usual rates do not leave the chance level.
+
+    The chance-level loss is that of the teacher's mean: this variance, or 1 if the error is divided by it. For
     Reg-BN it is that of a student that is independent of the teacher: 2. The curve has the fraction of the variance
     that is `explained`.
     """
@@ -29,7 +32,9 @@ class RegressionTask(DistillationTask):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(inputs.spec.seed + 1)
             self.head = nn.Linear(self.student_dim, self.teacher_dim)
-        self.chance_loss = 2.0 if self.bn else self.feature_variance(inputs.index)
+        variance = 2.0 if self.bn else self.feature_variance(inputs.index)
+        self.scale = variance if self.method.divide_by_variance and not self.bn else 1.0
+        self.chance_loss = variance / self.scale
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Squared error, averaged over batch and dimensions."""
@@ -39,7 +44,7 @@ class RegressionTask(DistillationTask):
             teacher, student = standardized(teacher), standardized(student)
         loss = F.mse_loss(student, teacher)
         variance = teacher.var(0, correction=0).mean().clamp(min=torch.finfo(torch.float32).tiny)
-        return {"loss": loss, "explained": 1 - loss.detach() / variance}
+        return {"loss": loss / self.scale, "explained": 1 - loss.detach() / variance}
 
 
 def standardized(x: Tensor) -> Tensor:

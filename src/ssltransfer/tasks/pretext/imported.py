@@ -10,14 +10,20 @@ from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.config.backbones import AnyBackbone, BackboneOptions, Timm
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
+from ssltransfer.config.weights_metadata import backbone_difference, read_metadata
 from ssltransfer.logs import logger
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, renamed
-from ssltransfer.models.libraries import model_of_torchvision, normalizations_of_timm
+from ssltransfer.models.libraries import (
+    converted_by_timm,
+    model_of_torchvision,
+    normalizations_of_timm,
+    timm_models_with_registers,
+)
 from ssltransfer.models.normalize import Normalize
 from ssltransfer.models.state_dicts import by_order, match_tensors, read_tensors
-from ssltransfer.models.weights import read_metadata, require_activations, verify_activations
+from ssltransfer.models.weights import require_activations, verify_activations
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
 
 
@@ -30,7 +36,7 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
 
     Raises:
         ArtifactError: the file is missing or has other content than tensors, a tensor is missing or has another shape,
-            or the task's normalization differs from the file's.
+            or the backbone or the task's normalization differs from the file's.
     """
     assert isinstance(spec.task, Imported)
     task, file = spec.task, spec.task.file.checked()
@@ -61,11 +67,17 @@ def check_weights(spec: Pretext) -> None:
 
 def _matched(options: AnyBackbone, task: Imported, file: Path) -> tuple[Backbone, dict[str, Tensor], str]:
     """The backbone, its tensors in the file, and one line about them."""
+    if difference := backbone_difference(file, options):
+        raise ArtifactError(difference)
     backbone = build_backbone(options, include_top=True)
     tensors = renamed(read_tensors(file), backbone.state_dict())
     convolutions = build_backbone(options, include_top=False)
     by_name = {key for key in convolutions.state_dict() if not key.endswith("num_batches_tracked")}
     note = ""
+    if not by_name <= endings(tensors):
+        converted = converted_by_timm(backbone, tensors)
+        if converted is not None and by_name <= converted.keys():
+            tensors, note = converted, ", converted by timm from the names of the publisher"
     if task.prefix is None and not by_name <= endings(tensors):
         for candidate in (backbone, convolutions):
             if ordered := by_order(tensors, candidate.state_dict()):
@@ -78,12 +90,16 @@ def _matched(options: AnyBackbone, task: Imported, file: Path) -> tuple[Backbone
         backbone = convolutions
         logger.info(f"{file}: no fully-connected layers; the layers are {', '.join(backbone.layers)}.")
     try:
-        filled, matched = match_tensors(backbone, tensors, file, prefix=task.prefix, fresh=task.allow_missing)
+        kept = {"fresh": task.allow_missing, "unused": task.allow_unused}
+        filled, matched = match_tensors(backbone, tensors, file, prefix=task.prefix, **kept)
     except ArtifactError as error:
+        message = str(error).removesuffix(".")
+        if isinstance(options, Timm) and (models := timm_models_with_registers(options.model, tensors)):
+            raise ArtifactError(f"{message}; timm calls the network with these registers {models[0]}.") from None
         if model := model_of_torchvision(tensors):
             raise ArtifactError(
-                f"{str(error).removesuffix('.')}; these are torchvision's names of {model}: use "
-                f"`backbone: {{name: torchvision, model: {model}}}`."
+                f"{message}; these are torchvision's names of {model}: use `backbone: {{name: torchvision, "
+                f"model: {model}}}`."
             ) from None
         raise
     return backbone, filled, matched + note

@@ -1,0 +1,55 @@
+"""Metadata in files of weights that this package wrote, read without torch."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import content_digest
+
+# Key of the metadata in an exported safetensors file; the same as in backbone.json.
+HEADER = "ssltransfer"
+_LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
+
+
+def read_metadata(file: Path) -> dict[str, Any] | None:
+    """Metadata of a weights file of this package, from backbone.json or the header of an export; None for other files.
+
+    It has at least backbone, include_top, normalize and activations, as in backbone.json.
+    """
+    beside = file.with_name("backbone.json")
+    try:
+        if file.name == "backbone.safetensors" and beside.is_file():
+            about: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
+            return about if about.get("weights") == content_digest(str(file)) else None
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            header = json.loads(opened.read(length)) if length <= _LONGEST_HEADER else {}
+        about = json.loads(header["__metadata__"][HEADER])
+        return about
+    except (OSError, ValueError, struct.error, KeyError, TypeError):
+        return None
+
+
+def backbone_of(file: Path) -> dict[str, Any] | None:
+    """Options of the backbone of a weights file of this package; None for other files."""
+    about = read_metadata(file)
+    return {key: value for key, value in about["backbone"].items() if key != "version"} if about else None
+
+
+def backbone_difference(file: Path, stated: BackboneOptions) -> str | None:
+    """One sentence on the first option in which the stated backbone differs from that of a file of this package."""
+    if (own := backbone_of(file)) is None:
+        return None
+    if own["name"] == stated.name:
+        fields = type(stated).model_fields
+        default = {key: field.default for key, field in fields.items()}
+        given = default | stated.model_dump(mode="json", exclude_defaults=True)
+        keys = [key for key in fields if key not in stated.free_options and (default | own)[key] != given[key]]
+        if not keys:
+            return None
+        theirs, ours = (f"{keys[0]}: {json.dumps(values[keys[0]])}" for values in (default | own, given))
+    else:
+        theirs, ours = own["name"], stated.name
+    return f"{file}: these weights are of a backbone with `{theirs}`, not `{ours}`; leave `backbone` out or correct it."

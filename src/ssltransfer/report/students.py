@@ -1,0 +1,94 @@
+"""What students keep of their teachers, and what both cost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ssltransfer.artifacts.manifest import ModelManifest
+from ssltransfer.artifacts.metrics import Metrics
+from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.entities import Pretext, Student
+from ssltransfer.config.protocols import ProtocolOptions
+from ssltransfer.config.tasks import RandomNetwork
+from ssltransfer.models.build import build_backbone
+from ssltransfer.report.load_results import Results
+from ssltransfer.report.tables import PROTOCOLS_BY_NAME
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Parameters, size of the weights file in MB, and multiply-adds for one image.
+
+    Multiply-adds are counted instead of measuring images per second, which depend on the machine, its load and the
+    decoding of images, so that equal results would give different reports.
+    """
+
+    parameters: int
+    megabytes: float
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class StudentRow:
+    """A student and its teacher.
+
+    Attributes:
+        kept: evaluation -> (student - random) / (teacher - random) of the primary metric; `random` is the random
+            network of the student's backbone. None if one of them is not evaluated, or the teacher is not better.
+    """
+
+    student: str
+    teacher: str
+    sizes: tuple[ModelSize, ModelSize]
+    kept: dict[str, float | None]
+
+
+def students(results: Results) -> Iterator[StudentRow]:
+    """Every student with a known teacher."""
+    for name, record in results.models.items():
+        spec = record.content.spec
+        teacher = results.teacher(spec) if isinstance(spec, Student) else None
+        if teacher in results.models and teacher is not None:
+            sizes = _size(record.content), _size(results.models[teacher].content)
+            random = [other for other, one in results.models.items() if _is_random(one.content, spec.backbone)]
+            kept = {key: _kept(all_, name, teacher, random) for key, all_ in results.evaluations.items()}
+            yield StudentRow(name, teacher, sizes, kept)
+
+
+def _is_random(model: ModelManifest, backbone: BackboneOptions) -> bool:
+    spec = model.spec
+    return isinstance(spec, Pretext) and spec.task == RandomNetwork() and spec.backbone == backbone
+
+
+def _kept(measured: list[Metrics], student: str, teacher: str, random: list[str]) -> float | None:
+    means = {metrics.model: metrics.mean() for metrics in measured}
+    floors = [means[name] for name in random if name in means]
+    if student not in means or teacher not in means or not floors:
+        return None
+    floor = sum(floors) / len(floors)
+    gain = means[teacher] - floor
+    protocol = PROTOCOLS_BY_NAME.get(measured[0].protocol_name, ProtocolOptions)
+    is_better = gain < 0 if measured[0].primary_metric in protocol.lower_is_better else gain > 0
+    return (means[student] - floor) / gain if is_better else None
+
+
+def _size(model: ModelManifest) -> ModelSize:
+    file = model.path.parent / "backbone.safetensors"
+    include_top = set(model.spec.backbone.top_layers) <= set(model.layers)
+    parameters, multiply_adds = counts(model.spec.backbone, include_top)
+    return ModelSize(parameters, file.stat().st_size / 1e6 if file.is_file() else 0.0, multiply_adds)
+
+
+@cache
+def counts(options: BackboneOptions, include_top: bool) -> tuple[int, int]:
+    """Parameters, and multiply-adds of convolutions and linear layers for one image."""
+    if not options.is_network:
+        return 0, 0
+    with torch.device("meta"), torch.no_grad():
+        backbone = build_backbone(options, include_top=include_top).eval()
+        with FlopCounterMode(display=False) as counter:
+            backbone(torch.zeros(1, 3, options.img_size, options.img_size))
+    return sum(parameter.numel() for parameter in backbone.parameters()), counter.get_total_flops() // 2
