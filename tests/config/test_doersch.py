@@ -57,7 +57,9 @@ def test_doersch_networks_get_equal_compute(config: Config):
             sevenths = [part * pretext.schedule.steps / 7 for part in range(1, 7)]
             assert pretext.snapshots == pytest.approx(sevenths, rel=0.003), name
     (figure,) = config.report.figures
-    for model, points in zip(("rp", "all"), figure.lines.values(), strict=True):
+    models = ("rp", "col", "ex", "ms", "rp-col", "rp-ex", "rp-ms", "rp-col-ex", "all")
+    assert {name for name in networks if networks[name].snapshots} == set(models)
+    for model, points in zip(models, figure.lines.values(), strict=True):
         snapshots = [f"{model}@{step}" for step in config.pretexts[model].snapshots]
         assert list(points.values()) == [*snapshots, model]
         assert list(points) == pytest.approx([2.4 * part for part in range(1, 8)])

@@ -32,3 +32,21 @@ def test_compress_table6_has_no_network_trained_on_all_labels():
     assert set(table.reference_rows.values()) == {"2q", "1q"} and set(table.rows) == set(table.reference_rows)
     for name in ("linear-01pct", "linear-10pct"):
         assert "supervised-resnet50" not in config.rows[name] and "2q-resnet50-x4" in config.rows[name]
+
+
+def test_noroozi_has_rows_of_jigsaw_rescaled_context_and_layer_regression():
+    config = read_config(CONFIG / "noroozi2018.yaml")
+    rows = {
+        (row, table.reference): model for table in config.report.tables for model, row in table.reference_rows.items()
+    }
+    assert [rows["Jigsaw", f"noroozi2018-table{number}"] for number in (3, 5, 6)] == ["jigsaw"] * 3
+    assert rows["KD-Jigsaw++", "noroozi2018-table3"] == "kd-layers"
+    assert {"jigsaw", "kd-layers"} <= set(config.rows["voc07-cls"])
+    assert rows["Context*", "noroozi2018-table3"] == "context-drop"
+    assert config.evaluations["voc07-cls-rescaled"].protocol.model_dump()["data_dependent_init"] is True
+
+
+def test_compress_table5_has_a_table_of_each_network():
+    tables = {table.reference: table for table in read_config(CONFIG / "compress2020.yaml").report.tables}
+    for network, least in (("alexnet", {"Supervised"}), ("resnet18", {"2q"}), ("resnet50", {"MoCo", "SwAV", "1q"})):
+        assert least <= set(tables[f"compress2020-table5-{network}"].reference_rows.values())

@@ -1,8 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
+from ssltransfer.config.backbones import CaffeNet
+from ssltransfer.config.base import InputFile
+from ssltransfer.config.tasks import Jigsaw, JigsawKolesnikov, JigsawPP
 from ssltransfer.data import permutations as perm
+from ssltransfer.tasks.pretext.jigsaw import JigsawTask
+from ssltransfer.tasks.pretext.jigsaw_kolesnikov import JigsawKolesnikovTask
+from ssltransfer.tasks.pretext.jigsawpp import JigsawPPTask
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +106,31 @@ def test_max_hamming_set_is_limited_to_all_permutations():
     assert len(np.unique(perm.max_hamming_set(24, cells=4), axis=0)) == 24
     with pytest.raises(ValueError, match="there are 24"):
         perm.max_hamming_set(25, cells=4)
+
+
+def test_read_permutations_of_released_file_and_npy(tmp_path: Path):
+    chosen = perm.min_distance_set(5, seed=3)
+    np.concatenate([[5, 9], chosen.ravel() + 1]).astype("<i4").tofile(tmp_path / "set.bin")
+    np.save(tmp_path / "set.npy", chosen)
+    for name in ("set.bin", "set.npy"):
+        found = perm.read_permutations(tmp_path / name, 5)
+        assert found.dtype == np.uint8 and (found == chosen).all()
+        with pytest.raises(ValueError, match="expected 4 permutations"):
+            perm.read_permutations(tmp_path / name, 4)
+    np.save(tmp_path / "twice.npy", chosen[[0, 0]])
+    with pytest.raises(ValueError, match="occurs twice"):
+        perm.read_permutations(tmp_path / "twice.npy", 2)
+    np.save(tmp_path / "other.npy", np.zeros((5, 9), int))
+    with pytest.raises(ValueError, match="expected 5 permutations"):
+        perm.read_permutations(tmp_path / "other.npy", 5)
+
+
+@pytest.mark.parametrize(
+    ("options", "task"), [(Jigsaw, JigsawTask), (JigsawPP, JigsawPPTask), (JigsawKolesnikov, JigsawKolesnikovTask)]
+)
+def test_jigsaw_tasks_read_permutation_file(tmp_path: Path, options, task):
+    chosen = perm.min_distance_set(8, seed=3)
+    np.save(tmp_path / "set.npy", chosen)
+    file = InputFile.model_validate(str(tmp_path / "set.npy"))
+    built = task(options(permutations=8, permutation_file=file), CaffeNet(width_mult=0.1), 0)
+    assert file.digest and (built.permutations.numpy() == chosen).all()

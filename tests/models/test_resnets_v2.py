@@ -267,3 +267,18 @@ def test_resnet101_v2_random_features_are_of_order_one() -> None:
     with torch.no_grad():
         for layer, value in backbone(x, backbone.layers).items():
             assert layer == "pool" or 0.3 < float(value.std()) < 10, layer
+
+
+def test_resnet_v2_without_shortcuts_is_its_branches():
+    options = ResNet50V2(width_mult=0.125, shortcuts=False)
+    network = build_backbone(options, seed=0, include_top=False).eval()
+    units = [module for module in network.modules() if isinstance(module, Unit)]
+    assert len(units) == 16 and not any("shortcut" in name for name, _ in network.named_parameters())
+    x = torch.randn(2, 32, 8, 8)
+    assert units[1].before is not None
+    with torch.no_grad():
+        assert torch.equal(units[1](x), units[1].branch(units[1].before(x.clone())))
+        for convolution in units[1].branch:
+            if isinstance(convolution, nn.Conv2d):
+                convolution.weight.zero_()
+        assert not units[1](x).any()

@@ -7,6 +7,7 @@ which they differ.
 
 import functools
 import itertools
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +116,28 @@ def max_hamming_set(n: int, *, seed: int = 0, cells: int = 9) -> NDArray[np.uint
         agreement[rows[-1]] = taken
         rows.append(int(rng.choice(np.flatnonzero(agreement == agreement.min()))))
     return candidates[rows]
+
+
+def read_permutations(path: Path, n: int, *, cells: int = 9) -> NDArray[np.uint8]:
+    """A set of n permutations from a file, uint8 (n, cells).
+
+    A .npy file has an integer array (n, cells). Any other file is that of the released jigsaw code: int32 numbers, of
+    which the first two are n and cells. Both may count from 0 or from 1.
+
+    Raises:
+        ValueError: the file is something else, or has another number of permutations.
+    """
+    if path.suffix == ".npy":
+        table = np.load(path, allow_pickle=False)
+    else:
+        numbers = np.fromfile(path, dtype="<i4")
+        table = numbers[2:].reshape(-1, cells) if len(numbers) % cells == 2 and numbers[1] == cells else numbers
+    table = table - table.min(initial=1)
+    if table.shape != (n, cells) or not (np.sort(table, axis=1) == np.arange(cells)).all():
+        raise ValueError(f"{path}: expected {n} permutations of {cells} tiles, found an array {table.shape}.")
+    if len(np.unique(table, axis=0)) < n:
+        raise ValueError(f"{path}: a permutation occurs twice.")
+    return table.astype(np.uint8)
 
 
 def mean_distance(perms: NDArray[np.uint8]) -> float:

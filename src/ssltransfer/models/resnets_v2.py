@@ -35,12 +35,12 @@ class ResNetV2(Backbone):
         for number, depth in enumerate(options.depths[: 4 if options.block4 else 3], 1):
             dense = number == 3 and options.output_stride == 8
             stride = 1 if dense else (1, 2, 2, options.block4_stride)[number - 1]
-            planes = scaled(64 * 2 ** (number - 1), options.width_mult)
+            planes, residual = scaled(64 * 2 ** (number - 1), options.width_mult), options.shortcuts
             # The input of the block's first unit is not subsampled yet.
-            first = Unit(channels, planes, stride=stride, dilation=dilation, first=True)
+            first = Unit(channels, planes, stride=stride, dilation=dilation, first=True, residual=residual)
             dilation *= 2 if dense else 1
             channels = 4 * planes
-            others = (Unit(channels, planes, dilation=dilation) for _ in range(depth - 1))
+            others = (Unit(channels, planes, dilation=dilation, residual=residual) for _ in range(depth - 1))
             self.add_module(f"block{number}", nn.Sequential(first, *others))
             self.add_module(f"norm{number}", nn.BatchNorm2d(channels))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -85,7 +85,7 @@ class ResNetV2(Backbone):
         variance. With 30 units the features of a random network exceed 10,000, too large for heads and for float16.
         """
         super().reset_parameters()
-        scale_branches([module.branch for module in self.modules() if isinstance(module, Unit)])
+        scale_branches([module.branch for module in self.modules() if isinstance(module, Unit) and module.residual])
 
 
 @torch.no_grad()
@@ -101,7 +101,8 @@ class Unit(nn.Module):
     """A pre-activation bottleneck: norm and ReLU before each of a 1x1, a 3x3 and a 1x1 convolution, plus a shortcut.
 
     The input of a block's first unit has been through norm and ReLU already. Its shortcut is a 1x1 convolution, and its
-    output may have other than 4 * `planes` channels. The 3x3 convolution has `planes` channels, stride and dilation.
+    output may have other than 4 * `planes` channels. Without `residual` there is no shortcut at all. The 3x3
+    convolution has `planes` channels, stride and dilation.
     """
 
     def __init__(
@@ -113,11 +114,13 @@ class Unit(nn.Module):
         dilation: int = 1,
         first: bool = False,
         out: int | None = None,
+        residual: bool = True,
     ):
         super().__init__()
         out = out or 4 * planes
+        self.residual = residual
         self.before = None if first else nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-        self.shortcut = nn.Conv2d(channels, out, 1, stride=stride, bias=False) if first else None
+        self.shortcut = nn.Conv2d(channels, out, 1, stride=stride, bias=False) if first and residual else None
         self.branch = nn.Sequential(
             nn.Conv2d(channels, planes, 1, bias=False),
             nn.BatchNorm2d(planes),
@@ -130,8 +133,7 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float (B, channels, H, W) -> (B, out, H / stride, W / stride)."""
-        if self.shortcut is not None:
-            return self.shortcut(x) + self.branch(x)
-        assert self.before is not None
-        total: Tensor = x + self.branch(self.before(x))
-        return total
+        change: Tensor = self.branch(x if self.before is None else self.before(x))
+        if not self.residual:
+            return change
+        return change + (x if self.shortcut is None else self.shortcut(x))

@@ -25,6 +25,7 @@ _SLUG_PARTS = {
     "block4": "block4",
     "block4_stride": "b{}",
     "last_relu": "last-relu",
+    "shortcuts": "shortcuts",
     "embed_dim": "{}d",
     "norm_momentum": "m{}",
     "grad_checkpointing": "grad-checkpointing",

@@ -31,6 +31,7 @@ class ResNetV2(PreActResNet):
     output_stride: Literal[8, 16] = Field(
         8, description="Stride of block3's map; 8: block3 is dilated. Both have the same weights."
     )
+    shortcuts: bool = Field(True, description="false: no residual connections, only the branches of the units.")
     block4: bool = Field(False, description="Include block4, which halves the map; else the network ends with block3.")
 
 

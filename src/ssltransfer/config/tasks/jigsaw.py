@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.base import Spec
+from ssltransfer.config.base import InputFile, Spec
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
@@ -38,6 +38,9 @@ class PuzzleOptions(TaskOptions):
     """Options that jigsaw and jigsaw++ share: the tiles and the context-free network."""
 
     permutations: int
+    permutation_file: InputFile | None = Field(
+        None, description="The set of permutations, .npy or the .bin of the released code; default: generated."
+    )
     tiles: Tiles = Tiles()
     resize: int = Field(256, ge=12, description="Short side in pixels before the crop.")
     hidden_dim: int = Field(4096, ge=1, description="Width of fc7; fc6 has a quarter of it for each tile.")

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import InputFile
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 from ssltransfer.config.tasks.jigsaw import Tiles
 
@@ -40,6 +41,7 @@ class JigsawKolesnikov(PatchOptions):
     name: Literal["jigsaw-kolesnikov"] = "jigsaw-kolesnikov"
     reference = "Kolesnikov et al. 2019; protocols 1.4"
     permutations: int = Field(100, ge=2, le=40320)
+    permutation_file: InputFile | None = Field(None, description="As of `jigsaw`.")
     permutations_per_image: int = Field(8, ge=1, description="Different permutations of each image (paper: 16).")
 
     @model_validator(mode="after")

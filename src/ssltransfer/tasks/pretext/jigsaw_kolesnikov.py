@@ -7,7 +7,7 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import JigsawKolesnikov
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.permutations import max_hamming_set
+from ssltransfer.data.permutations import max_hamming_set, read_permutations
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
@@ -19,7 +19,7 @@ class JigsawKolesnikovTask(PatchTask):
 
     Each patch passes the backbone once. The embeddings are joined in `permutations_per_image` different orders, which
     are drawn per image, as in the paper; the released code draws them per batch, "for simplicity". The released set of
-    permutations is a file of the authors; here the set is made by the same algorithm.
+    permutations is a file of the authors. Here the same algorithm makes a set, unless `permutation_file` has one.
     """
 
     options: JigsawKolesnikov
@@ -27,7 +27,9 @@ class JigsawKolesnikovTask(PatchTask):
     def __init__(self, options: JigsawKolesnikov, backbone: BackboneOptions, seed: int):
         super().__init__(options, options.permutations)
         # The set does not depend on the seed, so that runs with different seeds are comparable.
-        self.register_buffer("permutations", torch.from_numpy(max_hamming_set(options.permutations)))
+        n, file = options.permutations, options.permutation_file
+        permutations = read_permutations(file.checked(), n) if file else max_hamming_set(n)
+        self.register_buffer("permutations", torch.from_numpy(permutations))
         self.network = PatchNetwork(backbone, options, joined=9, answers=options.permutations, seed=seed)
         self.backbone = self.network.backbone
 

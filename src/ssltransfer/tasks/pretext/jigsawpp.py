@@ -6,7 +6,7 @@ from torch import Tensor
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import JigsawPP
 from ssltransfer.data.device_ops import project_colors, random_grayscale, standardize
-from ssltransfer.data.permutations import mean_distance, min_distance_set, min_distance_set_of_mean
+from ssltransfer.data.permutations import mean_distance, min_distance_set, min_distance_set_of_mean, read_permutations
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
 from ssltransfer.models.normalize import Normalize
@@ -25,7 +25,9 @@ class JigsawPPTask(PuzzleTask):
 
     def __init__(self, options: JigsawPP, backbone: BackboneOptions, seed: int):
         n, target = options.permutations, options.target_mean_hamming
-        if target is None:
+        if options.permutation_file:
+            permutations = read_permutations(options.permutation_file.checked(), n)
+        elif target is None:
             permutations = min_distance_set(n, min_distance=options.min_distance)
         else:
             permutations = min_distance_set_of_mean(target, n, min_distance=options.min_distance)
