@@ -22,8 +22,8 @@ WRITTEN = {"zoo", "zoo_options"}  # by the tests themselves
 # Not imported by src/.
 USED_OTHERWISE = {
     "onnx": "imported by torch's exporter",
-    "snakemake": "runs the workflow",
 }
+PARTS = {"triton": "torch", "snakemake-interface-logger-plugins": "snakemake"}  # installed with these
 # Names at conda-forge.
 CONDA = {"matplotlib-base": "matplotlib", "py-opencv": "opencv-contrib-python-headless", "pytorch-cpu": "torch"}
 
@@ -32,7 +32,7 @@ def name_of(requirement: str) -> str:
     """Name of a requirement; the builds of faiss are one package."""
     match = re.match(r"[a-z0-9-]+", requirement.lower().replace("_", "-"))
     assert match
-    return "faiss" if match[0] in ("faiss-cpu", "faiss-gpu") else match[0]
+    return "faiss" if match[0] in ("faiss-cpu", "faiss-gpu") else PARTS.get(match[0], match[0])
 
 
 def imports(folder: str) -> Iterator[tuple[str, str | None]]:

@@ -184,7 +184,8 @@ def timm_models_with_registers(model: str, tensors: Mapping[str, Tensor]) -> lis
     if not registers:
         return []
     parts = {*model.partition(".")[0].split("_"), f"reg{registers[0].shape[1]}"}
-    return [other for other in import_module("timm").list_models() if parts == set(other.split("_"))]
+    timm = import_extra("timm", "timm", f"backbone timm: {model}")
+    return [other for other in timm.list_models() if parts == set(other.split("_"))]
 
 
 def normalizations_of_timm(model: str) -> list[Normalize]:
