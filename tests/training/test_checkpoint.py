@@ -67,6 +67,7 @@ def test_checkpoint_is_due_after_n_seconds(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_checkpoint_saves_on_a_signal(number: signal.Signals, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     checkpoint = Checkpoint(tmp_path / "c.pt")
     with checkpoint:
         assert not checkpoint.due(7)
