@@ -222,7 +222,7 @@ def test_model_card_of_a_student_names_its_teachers(tmp_path: Path) -> None:
         manifest = tmp_path / "student" / name / "manifest.json"
         spec = {"method": method, "data": "images"}
         with WorkDir("student", manifest, json.dumps(spec), inputs) as work:
-            backbone = build_backbone(RESNET, include_top=True, seed=len(name))
+            backbone = build_backbone(RESNET, include_top=True, seed={"online": 10, "stored": 11, "labels": 12}[name])
             work.finish(write_model(manifest.parent, backbone, "imagenet", spec))
         return manifest
 
@@ -239,6 +239,10 @@ def test_model_card_of_a_student_names_its_teachers(tmp_path: Path) -> None:
         assert "License of `w.pth`: CC BY-NC 4.0" in text
     export(teacher, tmp_path / "t.pth")
     assert "License of `w.pth`: CC BY-NC 4.0" in (tmp_path / "t.pth.md").read_text()
+    # A student of its own clusters: the chain ends.
+    write_json(tmp_path / "cluster/k/manifest.json", {"model": read_json(labels)["weights"]})
+    export(labels, tmp_path / "s.pth")
+    assert "- Teacher" not in (tmp_path / "s.pth.md").read_text()
 
 
 def test_export_refuses_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

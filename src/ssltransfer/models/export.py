@@ -151,10 +151,11 @@ def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, met
         f"- Weights: {model.digest} (BLAKE2b of backbone.safetensors)",
         *_origin(manifest),
     ]
-    learner = manifest
-    while (teacher := teacher_of(learner)) is not None:
+    chain = [manifest.resolve()]
+    # Two models of equal weights would be each other's teacher for ever.
+    while (teacher := teacher_of(chain[-1])) is not None and teacher not in chain:
         lines += _teacher(teacher)
-        learner = teacher
+        chain.append(teacher)
     lines += [
         "",
         "## Training",
@@ -219,7 +220,7 @@ def teacher_of(manifest: Path) -> Path | None:
         sources += results.glob(f"cluster/{method['cluster']}/{MANIFEST}")
     weights = {read_json(file)["model"] for file in sources}
     for stage in ("pretext", "student"):
-        for file in results.glob(f"{stage}/*/{MANIFEST}"):
+        for file in sorted(results.glob(f"{stage}/*/{MANIFEST}")):
             if file_digest(file) in used or read_json(file).get("weights") in weights:
                 return file
     return None
