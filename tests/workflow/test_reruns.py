@@ -15,7 +15,7 @@ from tests.helpers.workflow import ROOT, compared, planned, results, snakemake, 
 
 pytestmark = pytest.mark.slow
 
-UGLY = 'été "d\'hier"; $HOME `x` & #1'
+UGLY = 'été "d\'hier"; $(id) `x` & #1'
 PLACES = {"results": f"{UGLY}/results"} | {
     f"datasets.{name}.root": f"{UGLY}/world" for name in ("objects-train", "objects-val", "scenes-train")
 }

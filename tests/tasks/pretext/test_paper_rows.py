@@ -28,6 +28,7 @@ CPU = Devices(torch.device("cpu"), 0)
 TILE = 48
 CUT = Tiles(crop=3 * TILE + 6, tile=TILE, jitter=1, channel_shift=0)
 SMALL: dict[str, dict[str, Any]] = {
+    "jigsaw": {"tiles": CUT, "resize": 160, "hidden_dim": 16, "permutations": 6},
     "jigsaw++": {"tiles": CUT, "resize": 160, "hidden_dim": 16, "permutations": 6},
     "jigsaw-kolesnikov": {
         "tiles": CUT,
