@@ -172,9 +172,9 @@ def test_batch_pads_images_of_different_sizes(tmp_path: Path, workers: int) -> N
     (batch,) = load_batches(index, WithMask(), sequential_keys(range(8), 8), seed=3, workers=workers)
     width, height = index.sizes.max(0)
     assert batch.images.shape == (8, 3, height, width) and batch.targets["mask"].shape == (8, height, width)
-    assert batch.targets["sizes"].tolist() == index.sizes[:, ::-1].tolist()
+    assert batch.sizes.tolist() == index.sizes[:, ::-1].tolist()
     (alone,) = load_batches(index, WithMask(), sequential_keys([5], 1), seed=3)
-    h, w = batch.targets["sizes"][5]
+    h, w = batch.sizes[5]
     assert torch.equal(batch.images[5, :, :h, :w], alone.images[0])
     assert torch.equal(batch.targets["mask"][5, :h, :w], alone.targets["mask"][0])
     assert torch.equal(batch.targets["place"][5], alone.targets["place"][0])

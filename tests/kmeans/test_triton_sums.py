@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +17,11 @@ def test_triton_sums_agree_with_torch_in_the_interpreter():
     run = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert len(run.stdout.splitlines()) == 8
+
+
+def test_docs_quote_the_arithmetic():
+    root = Path(__file__).parents[2]
+    printed = subprocess.run([sys.executable, root / "tools/gpu_arithmetic.py"], capture_output=True, text=True).stdout
+    assert printed and "".join(f"      {line}\n" for line in printed.splitlines()) in (
+        root / "docs/performance.md"
+    ).read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import torchvision
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.backbones import AlexNet, ResNet18, Timm
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import renamed
 from ssltransfer.models.libraries import model_of_torchvision
@@ -161,25 +162,28 @@ OUTSIDE: dict[str, dict[str, tuple[int, ...]]] = {
 }
 
 
+def with_more(shapes: dict[str, tuple[int, ...]], prefix: str) -> tuple[Backbone, dict[str, torch.Tensor]]:
+    """A ResNet-18, and a file of it that has more tensors."""
+    backbone = build_backbone(ResNet18(**SMALL), include_top=True)
+    more = {name: torch.ones(shape) for name, shape in shapes.items()}
+    return backbone, {prefix + key: value for key, value in (backbone.state_dict() | more).items()}
+
+
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("kind", INSIDE)
 def test_load_tensors_refuses_more_tensors_inside_the_network(kind: str, prefix: str) -> None:
-    backbone = build_backbone(ResNet18(**SMALL), include_top=True)
-    more = {name: torch.ones(shape) for name, shape in INSIDE[kind].items()}
-    tensors = {prefix + key: value for key, value in (backbone.state_dict() | more).items()}
-    name = prefix + next(iter(more))
+    backbone, tensors = with_more(INSIDE[kind], prefix)
+    name = prefix + next(iter(INSIDE[kind]))
     with pytest.raises(ArtifactError, match=rf"^f: the file is of another network: .* but not {re.escape(name)}"):
         load_tensors(backbone, tensors, "f")
-    patterns = [name.rpartition(".")[0] + "*" for name in more]
+    patterns = [name.rpartition(".")[0] + "*" for name in INSIDE[kind]]
     assert load_tensors(backbone, tensors, "f", unused=patterns).startswith("100 of 100 tensors")
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("kind", OUTSIDE)
 def test_load_tensors_ignores_what_is_outside_the_network(kind: str, prefix: str) -> None:
-    backbone = build_backbone(ResNet18(**SMALL), include_top=True)
-    more = {name: torch.ones(shape) for name, shape in OUTSIDE[kind].items()}
-    tensors = {prefix + key: value for key, value in (backbone.state_dict() | more).items()}
+    backbone, tensors = with_more(OUTSIDE[kind], prefix)
     assert load_tensors(backbone, tensors, "f").startswith("100 of 100 tensors")
 
 

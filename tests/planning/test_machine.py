@@ -67,6 +67,6 @@ def test_this_machine_without_gpu_is_its_cores(monkeypatch: pytest.MonkeyPatch) 
     cores = len(os.sched_getaffinity(0))
     assert (this_machine().cores, this_machine().tflops) == (cores, cores * CORE_TFLOPS)
     assert this_machine(3).rate("training") == 3 * CORE_TFLOPS * 1e12
-    assert "no GPU" in str(this_machine())
+    assert "without a GPU" in str(this_machine())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert this_machine() == Machine()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -110,7 +111,7 @@ def test_loss_ignores_padding(model: Path, masks: tuple[Path, Path]) -> None:
     sizes = index.sizes.tolist()
     samples = [0, next(s for s in range(len(index)) if sizes[s] != sizes[0]), 5]
     both = batch_of(index, samples, task)
-    assert len({tuple(size) for size in both.targets["sizes"].tolist()}) > 1, "images of different sizes"
+    assert len({tuple(size) for size in both.sizes.tolist()}) > 1, "images of different sizes"
     wanted = []
     with torch.no_grad():
         for sample in samples:
@@ -140,7 +141,7 @@ def test_loss_ignores_void_pixels(model: Path, masks: tuple[Path, Path]) -> None
     logits = task.network(_prepared(batch.images)).detach()
     void = torch.zeros_like(mask, dtype=torch.bool)
     void[:, :, mask.shape[-1] // 2 :] = True
-    half = Batch(batch.images, batch.ids, batch.epochs, {**batch.targets, "mask": mask.masked_fill(void, 255)})
+    half = replace(batch, targets={**batch.targets, "mask": mask.masked_fill(void, 255)})
     counted = ~void & (mask != 255)
     wanted = F.cross_entropy(logits.permute(0, 2, 3, 1)[counted], mask[counted].long())
     with torch.no_grad():

@@ -21,6 +21,7 @@ from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training import curve as curve_module
 from ssltransfer.training import fit as module
 from ssltransfer.training import progress as progress_module
+from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit, validate
 from ssltransfer.training.task import Task, TrainingError
@@ -231,3 +232,26 @@ def test_fit_stops_at_nonfinite_loss(tmp_path: Path, objects: Index):
     with pytest.raises(TrainingError, match=r"The loss is not finite at step 2 \(learning rate 0\.1"):
         run(tmp_path, objects, Schedule(steps=5, batch_size=8, lr=0.1), Broken())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curve.jsonl", "not_finite.pt"]
+
+
+def test_fit_saves_the_values_of_all_steps_whenever_a_checkpoint_becomes_due(
+    tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch
+):
+    """Values are read a step late; a checkpoint that becomes due meanwhile must not lack the last ones."""
+    real, asked, saved = Checkpoint.save, 0, []
+
+    def due(self: Checkpoint, step: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return asked % 2 == 0
+
+    def save(self: Checkpoint, state: dict[str, Any], step: int) -> None:
+        rows, sums = state["curve"]["rows"], state["curve"]["sums"]
+        saved.append((step, (rows[-1]["step"] if rows else 0) + (sums["loss"][1] if sums else 0)))
+        real(self, state, step)
+
+    monkeypatch.setattr(Checkpoint, "due", due)
+    monkeypatch.setattr(Checkpoint, "save", save)
+    run(tmp_path, objects, Schedule(steps=300, batch_size=2, lr=0.1))
+    assert len(saved) > 100
+    assert all(step == steps_in_curve for step, steps_in_curve in saved)

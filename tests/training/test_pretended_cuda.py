@@ -73,12 +73,12 @@ def test_pretended_gpu_finds_faults() -> None:
 
 def test_batches_are_pinned_and_keep_their_keys_on_the_cpu() -> None:
     image = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    batch = Batch(image, torch.arange(2), torch.zeros(2), {"label": torch.arange(2), "sizes": torch.ones(2, 2)})
+    batch = Batch(image, torch.arange(2), torch.zeros(2), {"label": torch.arange(2)}, torch.ones(2, 2))
     with PretendCuda() as cuda:
         pinned = pin_memory(batch)  # as torch's loader does it
         moved = pinned.to(CUDA)
         assert moved.images.is_cuda and moved.targets["label"].is_cuda
-        assert not (moved.ids.is_cuda or moved.epochs.is_cuda or moved.targets["sizes"].is_cuda)
+        assert not (moved.ids.is_cuda or moved.epochs.is_cuda or moved.sizes.is_cuda)
     assert not cuda.waits and len(cuda.copied) == 2
 
 

@@ -130,15 +130,20 @@ class InputFile(Spec):
         path = expand_variables(given["path"])
         return given | {"path": path, "digest": given.get("digest") or content_digest(path)}
 
+    @property
+    def location(self) -> Path:
+        """The path with "~" expanded."""
+        return Path(self.path).expanduser()
+
     def checked(self) -> Path:
-        """The path; "~" is expanded.
+        """The location.
 
         Raises:
             ConfigError: the content has changed since the configuration was read.
         """
         if self.digest and content_digest(self.path) not in ("", self.digest):
             raise ConfigError(f"{self.path}: has changed since the configuration was read; run snakemake again.")
-        return Path(self.path).expanduser()
+        return self.location
 
 
 class NameFile(InputFile):

@@ -2,7 +2,6 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ssltransfer.config.base import ConfigError, suggest
@@ -51,10 +50,9 @@ def check(config: Config) -> None:
 def _check_pretext(config: Config, pretext: Pretext, where: str) -> None:
     for name, task in pretext.parts.items():
         _check_task(config, task, f"{where}.task.tasks.{name}" if name else where)
-    if isinstance(pretext.task, Imported):
-        file = Path(pretext.task.file.path).expanduser()
-        if difference := backbone_difference(file, pretext.backbone):
-            raise ConfigError(f"{where}.backbone: {difference}")
+    file = pretext.task.file.location if isinstance(pretext.task, Imported) else None
+    if file and (difference := backbone_difference(file, pretext.backbone)):
+        raise ConfigError(f"{where}.backbone: {difference}")
     if getattr(pretext.task, "data_dependent_init", False) and not pretext.backbone.supports_data_init:
         raise ConfigError(
             f"{where}.task.data_dependent_init: {pretext.backbone.name} has shortcuts or batch norms, so its layers "

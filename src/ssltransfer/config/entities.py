@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
 from ssltransfer.config.backbones import AnyBackbone
-from ssltransfer.config.base import SCHEDULE_EXAMPLE, Spec, expand_variables, explain
+from ssltransfer.config.base import SCHEDULE_EXAMPLE, InputFile, Spec, expand_variables, explain
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod, AttentionTransfer
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
@@ -89,13 +89,12 @@ class Pretext(NamedSpec):
         task = content.get("task") if isinstance(content, dict) and "backbone" not in content else None
         if not isinstance(task, dict) or task.get("name") != "imported" or "file" not in task:
             return content
-        path = task["file"]["path"] if isinstance(task["file"], dict) else task["file"]
-        file = Path(str(path)).expanduser()
+        file = InputFile.model_validate(task["file"]).location
         if (backbone := backbone_of(file)) is None:
             why = (
                 "does not contain it, as .safetensors files of this package do" if file.is_file() else "does not exist"
             )
-            raise ValueError(f"set `backbone`: {path} {why}")
+            raise ValueError(f"set `backbone`: {file} {why}")
         return content | {"backbone": backbone}
 
     @model_validator(mode="after")

@@ -1,16 +1,16 @@
 """Metadata in files of weights that this package wrote, read without torch."""
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import content_digest
 
 # Key of the metadata in an exported safetensors file; the same as in backbone.json.
 HEADER = "ssltransfer"
-_LONGEST_HEADER = 100_000_000  # bytes, as in safetensors
 
 
 def read_metadata(file: Path) -> dict[str, Any] | None:
@@ -23,12 +23,10 @@ def read_metadata(file: Path) -> dict[str, Any] | None:
         if file.name == "backbone.safetensors" and beside.is_file():
             about: dict[str, Any] = json.loads(beside.read_text(encoding="utf-8"))
             return about if about.get("weights") == content_digest(str(file)) else None
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            header = json.loads(opened.read(length)) if length <= _LONGEST_HEADER else {}
-        about = json.loads(header["__metadata__"][HEADER])
-        return about
-    except (OSError, ValueError, struct.error, KeyError, TypeError):
+        with safe_open(file, "numpy") as opened:
+            header: str | None = (opened.metadata() or {}).get(HEADER)
+        return json.loads(header) if header else None
+    except (OSError, ValueError, SafetensorError):
         return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from random import Random
@@ -34,26 +34,24 @@ class Batch:
         ids: int64 (B,), positions in the index; always on the CPU.
         epochs: int64 (B,), how often each image has been seen before; always on the CPU.
         targets: (B, ...) each. `label`, int64 (B,), if the index has class labels. `multi_label`, int8 (B, C), if the
-            index has several labels per image: 1 present, 0 difficult, -1 absent. `sizes`, int64 (B, 2), of transforms
-            with `padding`: height and width before it. All others are what the transform returned.
+            index has several labels per image: 1 present, 0 difficult, -1 absent. All others are what the transform
+            returned.
+        sizes: int64 (B, 2), height and width of each image before padding; always on the CPU.
     """
 
     images: Tensor
     ids: Tensor
     epochs: Tensor
     targets: dict[str, Tensor] = field(default_factory=dict)
+    sizes: Tensor = field(default_factory=lambda: torch.empty(0, 2, dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on a device; the copy of pinned memory is asynchronous. `ids`, `epochs` and `sizes` stay."""
-
-        def move(part: Tensor) -> Tensor:
-            return part.to(device, non_blocking=True)
-
-        targets = {name: part if name == "sizes" else move(part) for name, part in self.targets.items()}
-        return Batch(move(self.images), self.ids, self.epochs, targets)
+        """The batch with images and targets on a device; the copy of pinned memory is asynchronous."""
+        targets = {name: part.to(device, non_blocking=True) for name, part in self.targets.items()}
+        return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; torch's loader calls this in its own thread."""
@@ -67,7 +65,7 @@ class Batch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         targets = {name: change(part) for name, part in self.targets.items()}
-        return Batch(change(self.images), change(self.ids), change(self.epochs), targets)
+        return Batch(change(self.images), change(self.ids), change(self.epochs), targets, change(self.sizes))
 
     def rng(self, seed: int) -> SampleRNG:
         """Random numbers of each image."""
@@ -176,12 +174,12 @@ class _Samples(Dataset[_Item]):
 
 def _collate(items: list[_Item], padding: Mapping[str, float] | None) -> Batch:
     ids, epochs, samples = zip(*items, strict=True)
+    sizes = torch.tensor([one["image"].shape[-2:] for one in samples])
     if padding is None:
         tensors = {name: torch.stack([one[name] for one in samples]) for name in samples[0]}
     else:
         tensors = {name: _padded([one[name] for one in samples], padding.get(name, 0.0)) for name in samples[0]}
-        tensors["sizes"] = torch.tensor([one["image"].shape[-2:] for one in samples])
-    return Batch(tensors.pop("image"), torch.tensor(ids), torch.tensor(epochs), tensors)
+    return Batch(tensors.pop("image"), torch.tensor(ids), torch.tensor(epochs), tensors, sizes)
 
 
 def _padded(parts: list[Tensor], value: float) -> Tensor:

@@ -133,36 +133,9 @@ def _name(path: tuple[str, ...], containers: Sequence[str], wrapper: str | None)
     return name.replace(wrapper, ".") if wrapper else name
 
 
-def load_tensors(
-    backbone: Backbone,
-    tensors: dict[str, Tensor],
-    where: Path | str,
-    *,
-    prefix: str | None = None,
-    fresh: Sequence[str] = (),
-    unused: Sequence[str] = (),
-) -> str:
-    """Load tensors into a backbone. All of its tensors must be present with their shapes, except those in `fresh`.
-
-    Prefixes such as `module.encoder_q.` are detected by the names. A head is ignored, but more tensors inside the
-    network are an error, because the file is of another network then. If a file has two whole networks, the one that
-    its authors publish is loaded: MoCo's query encoder (base encoder in its third version), DINO's teacher. Counters of
-    batch norms may be missing. Position embeddings for another number of patches are resampled.
-
-    Args:
-        where: the file, for messages.
-        prefix: instead of detecting it.
-        fresh: patterns of the backbone's tensors that may be missing, such as `classifier.*`.
-        unused: patterns of the file's tensors, without prefix, that may lie inside the network.
-
-    Returns:
-        One line: the number of matched tensors and parameters, the prefix, and the number of ignored tensors.
-
-    Raises:
-        ArtifactError: a tensor is missing, has another shape or is not finite, the file has more tensors inside the
-            network, or several whole networks match.
-    """
-    filled, matched = match_tensors(backbone, tensors, where, prefix=prefix, fresh=fresh, unused=unused)
+def load_tensors(backbone: Backbone, tensors: dict[str, Tensor], where: Path | str, **options: Any) -> str:
+    """Load tensors into a backbone; arguments, errors and the returned line are those of `match_tensors`."""
+    filled, matched = match_tensors(backbone, tensors, where, **options)
     backbone.load_state_dict(filled, strict=False)
     return matched
 
@@ -176,7 +149,28 @@ def match_tensors(
     fresh: Sequence[str] = (),
     unused: Sequence[str] = (),
 ) -> tuple[dict[str, Tensor], str]:
-    """What `load_tensors` loads, under the backbone's names, and its line. The backbone may be on the meta device."""
+    """The tensors of a backbone in a file. All of them must be there with their shapes, except those in `fresh`.
+
+    Prefixes such as `module.encoder_q.` are detected by the names. A head is ignored, but more tensors inside the
+    network are an error, because the file is of another network then. If a file has two whole networks, the one that
+    its authors publish is loaded: MoCo's query encoder (base encoder in its third version), DINO's teacher. Counters of
+    batch norms may be missing. Position embeddings for another number of patches are resampled.
+
+    Args:
+        backbone: may be on the meta device.
+        where: the file, for messages.
+        prefix: instead of detecting it.
+        fresh: patterns of the backbone's tensors that may be missing, such as `classifier.*`.
+        unused: patterns of the file's tensors, without prefix, that may lie inside the network.
+
+    Returns:
+        The tensors under the backbone's names. One line: the number of matched tensors and parameters, the prefix, and
+        the number of ignored tensors.
+
+    Raises:
+        ArtifactError: a tensor is missing, has another shape or is not finite, the file has more tensors inside the
+            network, or several whole networks match.
+    """
     wanted = {key: value.shape for key, value in backbone.state_dict().items() if not key.endswith(_COUNTER)}
     found = _prefix(wanted, tensors, fresh, where) if prefix is None else prefix
     filled = {key: tensors[found + key] for key in backbone.state_dict() if found + key in tensors}

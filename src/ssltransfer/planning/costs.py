@@ -18,9 +18,10 @@ from ssltransfer.config.formats.folders import FolderDataset
 from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.errors import UserError
+from ssltransfer.models.flops import flops
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
-from ssltransfer.planning.networks import dims_of, flops, parameters, protocol_flops, task_flops, training_memory
+from ssltransfer.planning.networks import dims_of, parameters, protocol_flops, task_flops, training_memory
 from ssltransfer.stages.cache import cached_pixels
 from ssltransfer.stages.index import list_images
 

@@ -1,7 +1,6 @@
 """Rates of a machine: assumed, given, or measured by the benchmarks."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.config.formats import Dataset, Video
+from ssltransfer.processes import available_cores
 
 FILES = 350.0  # images per second and core: 500x375 JPEG, decoded, resized and cropped to uint8
 CACHES = {"jpeg": 1100.0, "raw": 5500.0}  # the same from a cache of short side 256
@@ -62,10 +62,13 @@ class Machine:
                 for name, pace in sorted(self.paces.items())
             )
             return f"Measured on {self.where}: {rates}; {self.cores} cores decode for a device."
-        device = "one device" if self.on_gpu else "this machine's CPU, as it has no GPU,"
+        if self.on_gpu:
+            device = f"one device at {self.tflops:g} TFLOP/s, {self.cores} cores beside it that"
+        else:
+            device = f"the {self.cores} cores of this machine without a GPU compute at {self.tflops:g} TFLOP/s and"
         return (
-            f"Assumed, not measured: {device} at {self.tflops:g} TFLOP/s, {self.cores} cores beside it that decode "
-            f"{FILES:g} images/s each (caches: more). Change with --tflops and --cores, or give --benchmark-results."
+            f"Assumed, not measured: {device} decode {FILES:g} images/s each (caches: more). Change with --tflops and "
+            "--cores, or give --benchmark-results."
         )
 
 
@@ -73,7 +76,7 @@ def this_machine(cores: int | None = None) -> Machine:
     """Assumed rates: of a GPU if this machine has one, else of its cores."""
     if torch.cuda.is_available():
         return Machine(cores=cores or Machine.cores)
-    cores = cores or len(os.sched_getaffinity(0))
+    cores = cores or available_cores()
     return Machine(tflops=CORE_TFLOPS * cores, cores=cores, on_gpu=False)
 
 

@@ -11,6 +11,7 @@ from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import Pool, Segmentation, TrainedProtocol
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fcn import Fcn
+from ssltransfer.models.flops import flops
 from ssltransfer.models.pooling import pooled_shape
 
 VOC_IMAGE = (375, 500)  # height and width of most of them
@@ -20,17 +21,6 @@ def task_flops(pretext: Pretext) -> float:
     """Forward cost of one image under a task, in floating-point operations."""
     number, backbone, size = pretext.task.forward_passes(pretext.backbone)
     return number * flops(backbone, size=size)
-
-
-@lru_cache
-def flops(backbone: BackboneOptions, *, include_top: bool = False, size: int | None = None) -> float:
-    """Floating-point operations (two per multiply-add) of a forward pass on an square of `size`, default `img_size`."""
-    size = size or backbone.img_size
-    with torch.device("meta"):
-        network = build_backbone(backbone, include_top=include_top)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.empty(1, 3, size, size, device="meta"))
-    return float(counter.get_total_flops())
 
 
 @lru_cache

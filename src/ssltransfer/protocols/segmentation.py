@@ -154,7 +154,7 @@ class SegmentationTask(Task):
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Mean over the images of the mean over their pixels."""
         losses = []
-        for row, (height, width) in enumerate(batch.targets["sizes"].tolist()):  # without padding
+        for row, (height, width) in enumerate(batch.sizes.tolist()):  # without padding
             logits = self.network(normalize(batch.images[row : row + 1, :, :height, :width], self.normalization))
             mask = batch.targets["mask"][row : row + 1, :height, :width]
             losses.append(F.cross_entropy(logits, mask.long(), ignore_index=VOID))

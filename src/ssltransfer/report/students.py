@@ -2,18 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-
+from ssltransfer.artifacts.files import read_json
 from ssltransfer.artifacts.manifest import ModelManifest
 from ssltransfer.artifacts.metrics import Metrics
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.protocols import ProtocolOptions
 from ssltransfer.config.tasks import RandomNetwork
-from ssltransfer.models.build import build_backbone
+from ssltransfer.models.flops import flops
 from ssltransfer.report.load_results import Results
 from ssltransfer.report.tables import PROTOCOLS_BY_NAME
 
@@ -76,19 +73,9 @@ def _kept(measured: list[Metrics], student: str, teacher: str, random: list[str]
 
 
 def _size(model: ModelManifest) -> ModelSize:
-    file = model.path.parent / "backbone.safetensors"
-    include_top = set(model.spec.backbone.top_layers) <= set(model.layers)
-    parameters, multiply_adds = counts(model.spec.backbone, include_top)
-    return ModelSize(parameters, file.stat().st_size / 1e6 if file.is_file() else 0.0, multiply_adds)
-
-
-@cache
-def counts(options: BackboneOptions, include_top: bool) -> tuple[int, int]:
-    """Parameters, and multiply-adds of convolutions and linear layers for one image."""
-    if not options.is_network:
-        return 0, 0
-    with torch.device("meta"), torch.no_grad():
-        backbone = build_backbone(options, include_top=include_top).eval()
-        with FlopCounterMode(display=False) as counter:
-            backbone(torch.zeros(1, 3, options.img_size, options.img_size))
-    return sum(parameter.numel() for parameter in backbone.parameters()), counter.get_total_flops() // 2
+    if not model.spec.backbone.is_network:
+        return ModelSize(0, 0.0, 0)
+    about = read_json(model.path.with_name("backbone.json"))
+    size = model.path.with_name("backbone.safetensors").stat().st_size
+    multiply_adds = flops(model.spec.backbone, include_top=about["include_top"]) / 2
+    return ModelSize(about["parameters"], size / 1e6, round(multiply_adds))

@@ -49,12 +49,10 @@ def run(
             f"{len(missing)} of {len(chunks)} chunks{f' of shard {name}' if shard else ''} to compute, "
             f"{len(index) * extraction.dims * store.dtype.itemsize / 1e6:.0f} MB; {devices}"
         )
-        if devices.world > 1:
-            devices.barrier()  # every rank has listed the missing chunks
+        devices.barrier()  # every rank has listed the missing chunks
         measured = _fill(store, missing[devices.rank :: devices.world], extraction, index)
         store.flush()
-        if devices.world > 1:
-            devices.barrier()
+        devices.barrier()
         if devices.rank:
             return
         if shard:

@@ -95,7 +95,8 @@ def fit(
 
             done = step + 1
             steps.append((step, batch, values))
-            needed = done in snapshot_steps or curve.row_due(step, done) or checkpoint.due(done)
+            saves = done == total or checkpoint.due(done)  # asked once: a signal may come at any time
+            needed = saves or done in snapshot_steps or curve.row_due(step, done)
             # The values are read a step later, so that a GPU has always work to do.
             while len(steps) > (0 if needed else 1):
                 record(*steps.popleft())
@@ -109,7 +110,7 @@ def fit(
             if done in snapshot_steps:
                 save_snapshot(done)
             # After the last step too: a job that is killed while it exports does not train again.
-            if done == total or checkpoint.due(done):
+            if saves:
                 state = {"step": done, "trainer": trainer.state_dict(), "curve": curve.state_dict()}
                 checkpoint.save(state, done)
     curve.write()

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from ssltransfer.logs import logger
+from ssltransfer.logs import LOG_SECONDS, logger
 
-SHORTEST_SECONDS, LONGEST_SECONDS = 10, 30  # between two lines of a log
+SHORTEST_SECONDS = 10  # between two lines of a log
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Progress:
         self.images += self.batch if images is None else images
         if self._bar:
             self._bar.update()
-        elif time.monotonic() - self._last_line >= LONGEST_SECONDS:
+        elif time.monotonic() - self._last_line >= LOG_SECONDS:
             self._line()
 
     @property

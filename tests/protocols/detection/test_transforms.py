@@ -107,7 +107,7 @@ def test_roi_transform_is_reproducible(voc: Index) -> None:
         assert torch.equal(one["matched_boxes"], other["boxes"][nearest])
         assert all(torch.equal(one[name], same[name]) for name in one)
     (batch,) = load_batches(voc, view, iter([[(first, 0), (second, 0)]]), seed=3)
-    assert batch.targets["rois"].shape[::2] == (2, 4) and batch.targets["sizes"].shape == (2, 2)
+    assert batch.targets["rois"].shape[::2] == (2, 4) and batch.sizes.shape == (2, 2)
     assert batch.targets["labels"].dtype == torch.int64
 
 

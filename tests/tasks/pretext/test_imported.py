@@ -166,27 +166,17 @@ def moco_v3(tensors: Names, other: Names, head: str, dims: int) -> dict[str, Any
 
 
 def moco_v3_resnet() -> File:
-    (tensors, network), (other, _) = resnet(), resnet()
-    return File(
-        "MoCo v3",
-        moco_v3(tensors, other, "fc", 512),
-        RESNET,
-        network,
-        "module.base_encoder.",
-        task={"normalize": "imagenet"},
-    )
+    return moco_v3_file(resnet, "fc", 512, RESNET)
 
 
 def moco_v3_vit() -> File:
-    (tensors, network), (other, _) = vit(), vit()
-    return File(
-        "MoCo v3",
-        moco_v3(tensors, other, "head", 192),
-        VIT,
-        network,
-        "module.base_encoder.",
-        task={"normalize": "imagenet"},
-    )
+    return moco_v3_file(vit, "head", 192, VIT)
+
+
+def moco_v3_file(make: Callable[[], tuple[Names, Any]], head: str, dims: int, backbone: Any) -> File:
+    (tensors, network), (other, _) = make(), make()
+    content, task = moco_v3(tensors, other, head, dims), {"normalize": "imagenet"}
+    return File("MoCo v3", content, backbone, network, "module.base_encoder.", task=task)
 
 
 def swav() -> File:

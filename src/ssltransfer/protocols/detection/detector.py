@@ -93,7 +93,7 @@ class Detector(Task):
         """The means of `losses` over the images."""
         seeds = rng.host.bits("regions", 1)[:, 0].tolist()
         losses = []
-        for row, ((height, width), seed) in enumerate(zip(batch.targets["sizes"].tolist(), seeds, strict=True)):
+        for row, ((height, width), seed) in enumerate(zip(batch.sizes.tolist(), seeds, strict=True)):
             targets = {name: part[row] for name, part in batch.targets.items()}
             losses.append(self.losses(batch.images[row : row + 1, :, :height, :width], targets, seed))
         return {name: torch.stack([one[name] for one in losses]).mean() for name in losses[0]}
