@@ -255,3 +255,22 @@ def test_fit_saves_the_values_of_all_steps_whenever_a_checkpoint_becomes_due(
     run(tmp_path, objects, Schedule(steps=300, batch_size=2, lr=0.1))
     assert len(saved) > 100
     assert all(step == steps_in_curve for step, steps_in_curve in saved)
+
+
+@pytest.mark.parametrize("overflows", [1, 100])
+def test_fit_skips_a_few_overflows_of_float16(overflows: int, tmp_path: Path, objects: Index):
+    """The gradient scaler skips their steps and halves its scale; a loss that stays infinite ends the training."""
+
+    class Overflowing(Small):
+        def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
+            loss = super().forward(batch, rng)["loss"]
+            return {"loss": loss * (float("inf") if 1 < len(self.parts) <= 1 + overflows else 1.0)}
+
+    schedule = Schedule(steps=40, batch_size=8, lr=0.01, precision="float16")
+    if overflows > 40:
+        with pytest.raises(TrainingError, match="The loss is not finite at step 17"):
+            run(tmp_path, objects, schedule, Overflowing())
+    else:
+        task, fitted = run(tmp_path, objects, schedule, Overflowing())
+        assert all(math.isfinite(row.get("loss", 0.0)) for row in fitted.curve) and "loss" not in fitted.curve[1]
+        assert task.linear.weight.isfinite().all()

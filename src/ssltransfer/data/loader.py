@@ -80,12 +80,14 @@ def training_keys(n: int, batch: int, start: int, stop: int, seed: int) -> Itera
     """
     epoch, order = -1, torch.empty(0)
     for step in range(start, stop):
-        keys = []
-        for position in range(step * batch, (step + 1) * batch):
+        keys: list[tuple[int, int]] = []
+        while len(keys) < batch:
+            position = step * batch + len(keys)
             if position // n != epoch:
                 epoch = position // n
                 order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(seed, "order", epoch)))
-            keys.append((int(order[position % n]), epoch))
+            first = position % n
+            keys += [(sample, epoch) for sample in order[first : first + batch - len(keys)].tolist()]
         yield keys
 
 

@@ -79,9 +79,10 @@ def fit(
 
     def record(step: int, batch: Batch, pending: Pending) -> None:
         values = pending.read()
-        if not math.isfinite(values["loss"]):
+        if math.isfinite(values["loss"]):
+            curve.update(values)
+        elif not trainer.skips_overflow():
             raise not_finite(trainer, batch, step, len(index), folder)
-        curve.update(values)
 
     with checkpoint:
         progress = Progress("train", start, total, schedule.batch_size)

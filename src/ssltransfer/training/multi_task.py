@@ -134,10 +134,11 @@ def fit_multi_task(
             values = parallel.all_reduce_metrics({task: one.read() for task, one in pending.items()})
             for step, task in enumerate(tasks, first):
                 run = runs[task]
-                if not math.isfinite(values[task]["loss"]):
-                    raise not_finite(trainers[task], batches.get(task), step, len(run.index), folder, run.name)
                 run.task.after_step(step)
-                curve.update(run.columns(values[task]) | {"loss": values[task]["loss"]})
+                if math.isfinite(values[task]["loss"]):
+                    curve.update(run.columns(values[task]) | {"loss": values[task]["loss"]})
+                elif not trainers[task].skips_overflow():
+                    raise not_finite(trainers[task], batches.get(task), step, len(run.index), folder, run.name)
                 progress.step(run.schedule.batch_size)
 
             if curve.row_due(first, done):

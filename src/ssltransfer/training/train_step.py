@@ -78,6 +78,13 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
+    def skips_overflow(self) -> bool:
+        """Whether a loss that is not finite is an overflow of float16, whose step the gradient scaler skips.
+
+        After each it halves its scale. At a scale below 1 the loss itself is not finite.
+        """
+        return self.scaler.is_enabled() and self.scaler.get_scale() >= 1
+
     def pop_grads(self) -> list[Tensor | None]:
         """The gradients of all parameters, which are then cleared."""
         gradients = [parameter.grad for parameter in self.task.parameters()]
