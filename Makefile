@@ -13,7 +13,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo results weights test test-all test-long check platforms bench docs-images lock clean
+.PHONY: demo results weights test test-all test-long check platforms bench gpu-check docs-images lock clean
 
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --configfile config/demo.yaml --resources gpu=2 \
@@ -62,6 +62,10 @@ platforms: .venv/ready
 # Benchmarks at full size (docs/performance.md): an hour on two cores.
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
+
+# All that only a GPU can show, in under 9 minutes: its tests and its rows of the benchmarks (tools/gpu_check.sh).
+gpu-check: .venv/ready
+	tools/gpu_check.sh
 
 # Figures of docs/protocols.md, drawn by the code of the pretext tasks.
 docs-images: .venv/ready

@@ -1,4 +1,7 @@
-"""Run benchmarks: python -m benchmarks [name ...] [--small] [--rounds 5] [--threads N] [--out DIR] [--docs]."""
+"""Run benchmarks.
+
+python -m benchmarks [name ...] [--small] [--rounds 5] [--threads N] [--device cuda] [--minutes 6] [--out DIR] [--docs]
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import io
 import pkgutil
 import tempfile
 import textwrap
+import time
 import traceback
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -37,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="tiny sizes: shows that the benchmarks work, in minutes")
     parser.add_argument("--rounds", type=int, default=5, help="samples of each contender")
     parser.add_argument("--threads", type=int, default=available_cores(), help="CPU threads")
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="run the cases on this device only; default: on both")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no benchmark after this time")
     parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of results")
     parser.add_argument("--docs", action="store_true", help="write table and plans into docs/performance.md too")
     given = parser.parse_args(arguments)
@@ -51,8 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
     missing = sorted({*BENCHMARKS} - {*results} - {*given.names}) if given.names else []
     if given.docs and missing:
         parser.error(f"--docs needs the results of all benchmarks; {given.out} lacks {', '.join(missing)}.")
+    end = time.monotonic() + 60 * given.minutes
     for name in given.names or BENCHMARKS:
-        results[name] = _on_each_device(name, given.small, given.rounds, given.threads)
+        if time.monotonic() > end:
+            results[name] = [NotRun("all cases", f"{given.minutes:g} minutes were over")]
+        else:
+            results[name] = _on_each_device(name, given.device, given.small, given.rounds, given.threads)
         results = {known: results[known] for known in BENCHMARKS if known in results}
         _write(given.out, about, results)
     table = tables.markdown(about, results)
@@ -79,9 +89,15 @@ def plans(results: Path) -> str:
     return "\n".join(parts)
 
 
-def _on_each_device(name: str, small: bool, rounds: int, threads: int) -> list[Result]:
+def _on_each_device(name: str, only: str | None, small: bool, rounds: int, threads: int) -> list[Result]:
     results: list[Result] = []
-    for device in getattr(importlib.import_module(f"benchmarks.{name}"), "DEVICES", ("cpu",)):
+    try:
+        module = importlib.import_module(f"benchmarks.{name}")
+    except ModuleNotFoundError as missing:  # a machine may have no faiss
+        return [NotRun("all cases", f"{missing.name} is not installed")]
+    for device in getattr(module, "DEVICES", ("cpu",)):
+        if only and device != only:
+            continue
         print(f"benchmarks: {name} on {device}", flush=True)
         if device == "cuda" and not torch.cuda.is_available():
             results.append(NotRun("all cases on a GPU", "no GPU"))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,11 @@ BASELINES = (FAISS, "pillow", "scikit-learn", "scipy", "simplejpeg")
 
 
 def describe(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
-    """Date, sizes, processor, memory, GPU and versions."""
+    """Date, sizes, processor, memory, GPU and versions of what is installed."""
+    versions = {}
+    for name in BASELINES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "sizes": "small (for testing only)" if small else "full",
@@ -30,7 +35,7 @@ def describe(threads: int, rounds: int, *, small: bool) -> dict[str, str | int]:
         "memory": f"{psutil.virtual_memory().total >> 30} GB",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         **environment(),
-        **{name: version(name) for name in BASELINES},
+        **versions,
     }
 
 

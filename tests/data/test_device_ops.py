@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from ssltransfer.data import device_ops as ops
 from ssltransfer.data.rng import SampleRNG
+from tests.helpers.pretended_cuda import CUDA, on_gpu
 
 
 def pixels(*shape: int, seed: int = 0) -> Tensor:
@@ -197,9 +198,11 @@ def test_device_ops_are_independent_of_batch(name: str):
     assert batch.isfinite().all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", EVERY)
-def test_device_ops_cuda_equals_cpu(name: str):
+def test_device_ops_on_a_gpu_equal_the_cpu(name: str):
     x, ids = pixels(12, 9, 3, 32, 32), torch.arange(12)
     expected = EVERY[name](x, SampleRNG(0, 3, ids))
-    assert torch.equal(EVERY[name](x.cuda(), SampleRNG(0, 3, ids.cuda())).cpu(), expected)
+    with on_gpu() as cuda:
+        assert torch.equal(EVERY[name](x.cuda(), SampleRNG(0, 3, ids, CUDA)).cpu(), expected)
+    assert not cuda.faults

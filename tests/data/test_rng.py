@@ -4,6 +4,7 @@ import torch
 from scipy import stats
 
 from ssltransfer.data.rng import SampleRNG, seed_of
+from tests.helpers.pretended_cuda import CUDA, on_gpu
 
 MASK = 2**64 - 1
 GOLDEN, MIX1, MIX2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -88,11 +89,13 @@ def test_permutations_have_no_ties():
     assert (ordered[:, 1:] != ordered[:, :-1]).all()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_sample_rng_cuda_equals_cpu():
+@pytest.mark.gpu
+def test_sample_rng_on_a_gpu_equals_the_cpu():
     ids = torch.arange(1000)
-    cpu, gpu = SampleRNG(9, 2, ids), SampleRNG(9, 2, ids.cuda())
-    assert torch.equal(cpu.bits("x", 50), gpu.bits("x", 50).cpu())
-    assert torch.equal(cpu.uniform("x", 50, -1, 1), gpu.uniform("x", 50, -1, 1).cpu())
-    assert torch.equal(cpu.permutation("x", 50), gpu.permutation("x", 50).cpu())
-    assert torch.allclose(cpu.normal("x", 50), gpu.normal("x", 50).cpu(), atol=1e-5)
+    with on_gpu() as cuda:
+        cpu, gpu = SampleRNG(9, 2, ids), SampleRNG(9, 2, ids, CUDA)
+        assert torch.equal(cpu.bits("x", 50), gpu.bits("x", 50).cpu())
+        assert torch.equal(cpu.uniform("x", 50, -1, 1), gpu.uniform("x", 50, -1, 1).cpu())
+        assert torch.equal(cpu.permutation("x", 50), gpu.permutation("x", 50).cpu())
+        assert torch.allclose(cpu.normal("x", 50), gpu.normal("x", 50).cpu(), atol=1e-5)
+    assert not cuda.faults

@@ -9,6 +9,7 @@ from ssltransfer.config.tasks import RelativePosition, Tiles
 from ssltransfer.data import permutations
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, cut_tiles, occlude, patch_pairs, permute
+from tests.helpers.pretended_cuda import CUDA, on_gpu
 
 PAIRS = RelativePosition(patch=24, gap=12, jitter=2, crop_size=64, area_range=(4096, 4096))
 SMALL = Tiles(crop=75, tile=20)
@@ -253,16 +254,16 @@ def test_pairs_are_independent_of_batch_and_patch():
     assert batch.rng.bits("x", 1).unique().numel() == len(batch.patches)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_tiles_cuda_equals_cpu():
+@pytest.mark.gpu
+def test_tiles_on_a_gpu_equal_the_cpu():
     images = torch.randint(0, 256, (8, 3, 300, 280), dtype=torch.uint8)
-    cpu, gpu = (SampleRNG(0, 0, torch.arange(8, device=d)) for d in ("cpu", "cuda"))
-    perms, label = torch.from_numpy(permutations.min_distance_set(20)), torch.arange(8)
-    for some, rng in ((images, cpu), (images.cuda(), gpu)):
-        tiles = permute(cut_tiles(some, rng, Tiles()), perms, label.to(some.device))
-        puzzle = occlude(tiles, cut_tiles(some.flip(0), rng, Tiles(), purpose="other"), rng, (0, 1, 2))
-        pairs = patch_pairs(some, rng, RelativePosition(pairs_per_image=10))
-        found = [t.cpu() for t in (puzzle, pairs.patches, pairs.first, pairs.second, pairs.label)]
-        if some is images:
-            expected = found
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    perms, label, ids = torch.from_numpy(permutations.min_distance_set(20)), torch.arange(8), torch.arange(8)
+    found = []
+    with on_gpu() as cuda:
+        for some, rng in ((images, SampleRNG(0, 0, ids)), (images.cuda(), SampleRNG(0, 0, ids, CUDA))):
+            tiles = permute(cut_tiles(some, rng, Tiles()), perms, label.to(some.device))
+            puzzle = occlude(tiles, cut_tiles(some.flip(0), rng, Tiles(), purpose="other"), rng, (0, 1, 2))
+            pairs = patch_pairs(some, rng, RelativePosition(pairs_per_image=10))
+            found.append([t.cpu() for t in (puzzle, pairs.patches, pairs.first, pairs.second, pairs.label)])
+    assert not cuda.faults
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -232,6 +232,25 @@ class PretendCuda(TorchDispatchMode):
                     )
 
 
+@contextlib.contextmanager
+def on_gpu() -> Iterator[PretendCuda]:
+    """A pretended GPU. With SSLTRANSFER_TEST_CUDA=1 the real one, which raises its faults and shows no waits.
+
+    Products and convolutions are in true float32 where float32 is asked for.
+    """
+    cuda = PretendCuda()
+    if not torch.cuda.is_available():
+        with cuda:
+            yield cuda
+        return
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+    try:
+        yield cuda
+    finally:
+        convolutions.fp32_precision = before
+
+
 _GET = {
     torch.Tensor.device.__get__: lambda cuda: CUDA if cuda else torch.device("cpu"),
     torch.Tensor.is_cuda.__get__: lambda cuda: cuda,  # type: ignore[attr-defined]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
+import torch
+from pydantic import TypeAdapter
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet
+from ssltransfer.config.tasks import AnyTask
 from ssltransfer.data.loader import Batch
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.tasks.pretext.base import PretextTask, build_task
 from ssltransfer.training.train_step import Trainer
 
 TILES = {"crop": 60, "tile": 16, "jitter": 3, "channel_shift": 1, "stem_stride": 1}
@@ -50,6 +59,20 @@ TASKS: dict[str, dict[str, Any]] = {
     "exemplar-patches": {"name": "exemplar-patches", "resize": 64, "patch": 32, "head": HEAD},
     "rotation-crop": {"name": "rotation", "hidden_dim": 64, "augment": "crop"},
 }
+SMALL = CaffeNet(width_mult=0.125, img_size=48, stem_stride=2)
+
+
+def small_task(name: str, backbone: BackboneOptions | Backbone = SMALL) -> PretextTask:
+    """A task of `TASKS`, with seed 0."""
+    options: Any = TypeAdapter(AnyTask).validate_python(TASKS[name])
+    return build_task(options, backbone, 0)
+
+
+def batch_of(task: PretextTask, index: Index) -> Batch:
+    """Eight drawn images as the loader would give them."""
+    image = torch.randint(0, 256, (3, 90, 100), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    parts = [task.transform(index, 0, image, Random(i)) for i in range(8)]
+    return Batch(torch.stack([p["image"] for p in parts]), torch.arange(8), torch.zeros(8, dtype=torch.int64))
 
 
 def train_step(trainer: Trainer, batch: Batch) -> dict[str, float]:

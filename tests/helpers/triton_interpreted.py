@@ -1,15 +1,18 @@
-"""Compares Triton's sums of clusters with torch's, on a CPU; started with TRITON_INTERPRET=1 by test_triton_sums.py."""
+"""Compares Triton's sums of clusters with torch's: triton_interpreted.py [DEVICE]; on a CPU with TRITON_INTERPRET=1."""
 
 from __future__ import annotations
+
+import sys
 
 import torch
 
 from ssltransfer.kmeans.triton_sums import add_rows
 
 
-def main() -> None:
+def main(device: str = "cpu") -> None:
     """Random points of several shapes, in two blocks; empty clusters, one cluster, clusters of more than 64 points."""
     torch.manual_seed(0)
+    torch.set_default_device(device)
     for dtype in (torch.float16, torch.float32):
         for n, dims, k in ((150, 70, 37), (200, 513, 1), (300, 5, 3), (4, 1024, 50)):
             sums = torch.zeros(k, dims, dtype=torch.float64)
@@ -26,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

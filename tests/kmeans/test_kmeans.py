@@ -14,7 +14,7 @@ from ssltransfer.kmeans import points as points_module
 from ssltransfer.kmeans.assignment import NearestCentroid
 from ssltransfer.kmeans.init import first_centroids
 from ssltransfer.kmeans.update import ClusterSums, TorchStep
-from tests.helpers.pretended_cuda import CUDA, PretendCuda
+from tests.helpers.pretended_cuda import CUDA, PretendCuda, on_gpu
 
 CPU = torch.device("cpu")
 
@@ -269,6 +269,22 @@ def test_half_precision_points_get_the_same_sums():
     means = sums.rows / sums.counts[:, None] * 2 + offset
     expected = np.stack([x[labels.numpy() == j].mean(0, dtype=np.float64) for j in range(30)])
     np.testing.assert_allclose(means.numpy(), expected, atol=0.3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("normalize", [False, True])
+def test_kmeans_of_halves_on_a_gpu_agrees_with_the_cpu(normalize):
+    """Products of halves decide near-ties otherwise: some labels of points between two clusters differ."""
+    x = (blobs(3000, 64, spread=1) * 100).astype(np.float16)
+    found = []
+    for device in (CPU, CUDA):
+        with on_gpu() as cuda:
+            options = {"init": x[:30].astype(np.float32), "max_iter": 10, "tolerance": 0, "l2_normalize": normalize}
+            result = kmeans(ArraySource(x), 30, device=device, **options)
+        assert not cuda.faults
+        found.append(result)
+    assert found[1].objective == pytest.approx(found[0].objective, rel=2e-3)
+    assert (found[1].labels == found[0].labels).mean() > 0.98
 
 
 def test_farthest_matches_scikit_learn():

@@ -1,4 +1,4 @@
-"""The Triton kernel in Triton's interpreter."""
+"""The Triton kernel in Triton's interpreter, and on a GPU."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.helpers import HELPERS
 
@@ -15,6 +16,15 @@ def test_triton_sums_agree_with_torch_in_the_interpreter():
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     words = [sys.executable, str(HELPERS / "triton_interpreted.py")]
     run = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert len(run.stdout.splitlines()) == 8
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="Triton compiles for real GPUs only")
+def test_triton_sums_agree_with_torch_on_a_gpu():
+    words = [sys.executable, str(HELPERS / "triton_interpreted.py"), "cuda"]
+    run = subprocess.run(words, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert len(run.stdout.splitlines()) == 8
 

@@ -23,7 +23,7 @@ from ssltransfer.config.protocols import PROTOCOLS, FeatureProtocol
 from ssltransfer.stages import evaluate, features
 from ssltransfer.training.devices import Devices
 from tests.helpers import HELPERS
-from tests.helpers.pretended_cuda import CUDA, PretendCuda
+from tests.helpers.pretended_cuda import CUDA, on_gpu
 from tests.helpers.protocol_inputs import make_model
 
 DRIVER = HELPERS / "protocol_laws.py"
@@ -220,12 +220,13 @@ def test_metrics_are_independent_of_loader_workers(name: str, bench: Bench, monk
     assert bench.measured(name, "again").read_bytes() == once.read_bytes()
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", CASES)
-def test_protocol_runs_on_a_pretended_gpu(name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_protocol_runs_on_a_gpu(name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in (evaluate, features):
         monkeypatch.setattr(stage, "plan_devices", lambda threads: Devices(CUDA, 0))
-    with PretendCuda() as cuda:
-        bench.measured(name, "pretended")
+    with on_gpu() as cuda:
+        bench.measured(name, "gpu")
     assert not cuda.faults
 
 

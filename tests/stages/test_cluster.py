@@ -11,7 +11,7 @@ from ssltransfer.config.entities import Cluster
 from ssltransfer.kmeans import lloyd
 from ssltransfer.stages import cluster
 from ssltransfer.training.devices import Devices
-from tests.helpers.pretended_cuda import CUDA, PretendCuda
+from tests.helpers.pretended_cuda import CUDA, on_gpu
 
 
 def blobs(n=900, dims=12, seed=0):
@@ -115,6 +115,7 @@ def test_cluster_faiss_refuses_too_many_points(make_features, tmp_path, monkeypa
         )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     ("dtype", "options"),
     [
@@ -126,11 +127,11 @@ def test_cluster_faiss_refuses_too_many_points(make_features, tmp_path, monkeypa
         (np.float16, {"backend": "faiss"}),
     ],
 )
-def test_cluster_runs_on_a_pretended_gpu(dtype, options, make_features, tmp_path, monkeypatch):
+def test_cluster_runs_on_a_gpu(dtype, options, make_features, tmp_path, monkeypatch):
     features, _ = make_features(blobs().astype(dtype))
     monkeypatch.setattr(cluster, "plan_devices", lambda threads: Devices(CUDA, 0))
     output = tmp_path / "cluster" / "c" / "manifest.json"
-    with PretendCuda() as cuda:
+    with on_gpu() as cuda:
         cluster.run(spec(**options), features=features, output=output, threads=1)
     assert not cuda.faults
     assert json.loads(output.read_text())["empty"] == 0

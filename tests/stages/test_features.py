@@ -25,7 +25,9 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.models.pooling import pooled_shape
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import features
+from ssltransfer.training.devices import Devices
 from tests.helpers import HELPERS
+from tests.helpers.pretended_cuda import CUDA, on_gpu
 
 # Children are forks of a server that has torch loaded, so that a kill costs no start; said before anything starts it.
 multiprocessing.set_forkserver_preload(["ssltransfer.stages.features", "ssltransfer.stages.pretext"])
@@ -118,6 +120,20 @@ def test_features_float16_is_rounded_float32(tmp_path: Path, objects_path: Path)
         features.run(spec_of(precision=precision), model=model, data=objects_path, output=output, threads=1)
         found.append(values_of(output))
     assert found[0].dtype == np.float16 and np.array_equal(found[0], found[1].astype(np.float16))
+
+
+@pytest.mark.gpu
+def test_features_on_a_gpu_agree_with_the_cpu(tmp_path: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch):
+    model, found = model_of(tmp_path / "model"), []
+    for device in (torch.device("cpu"), CUDA):
+        monkeypatch.setattr(features, "plan_devices", lambda threads, device=device: Devices(device, 0))
+        output = tmp_path / device.type / "manifest.json"
+        with on_gpu() as cuda:
+            features.run(spec_of(), model=model, data=objects_path, output=output, threads=1)
+        assert not cuda.faults
+        found.append(values_of(output).astype(np.float32))
+    # bfloat16 has 8 bits.
+    assert np.linalg.norm(found[0] - found[1]) < 0.02 * np.linalg.norm(found[0])
 
 
 def test_features_of_hog_words(tmp_path: Path, objects_path: Path):

@@ -26,7 +26,7 @@ from ssltransfer.training.devices import Devices, plan_devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import Trainer
 from tests.helpers import HELPERS
-from tests.helpers.pretended_cuda import CUDA, PretendCuda
+from tests.helpers.pretended_cuda import CUDA, PretendCuda, on_gpu
 
 from .conftest import ATTENTION, InputsMaker, spec_of
 
@@ -121,6 +121,28 @@ def test_student_trains_on_a_pretended_gpu(name: str, size: int, teacher_of: Pat
             trainer.optimizer_step(0.01)
             task.after_step(step)
     assert not cuda.faults and not cuda.waits
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", TRAINED)
+def test_student_update_on_a_gpu_equals_the_cpu(name: str, teacher_of: Path, make_given: InputsMaker) -> None:
+    """In float32, with a live teacher."""
+    schedule = Schedule(steps=1, batch_size=16, lr=0.01, precision="float32")
+    losses, updates = [], []
+    for devices in (Devices(torch.device("cpu"), 0), Devices(CUDA, 0)):
+        given = make_given(TRAINED[name], teacher=teacher_of)
+        task: Any = method_of(given)
+        batch = next(load_batches(given.index, task.transform, sequential_keys(range(16), 16), seed=0))
+        before = torch.cat([parameter.detach().flatten().clone() for parameter in task.parameters()])
+        with on_gpu() as cuda:
+            trainer = Trainer(task, schedule, 0, devices)
+            losses.append(trainer.forward_backward(batch.pin_memory().to(devices.device)).read()["loss"])
+            trainer.optimizer_step(schedule.lr)
+            after = torch.cat([parameter.detach().cpu().flatten() for parameter in task.parameters()])
+        assert not cuda.faults
+        updates.append(after - before)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert updates[0].norm() > 0 and (updates[0] - updates[1]).norm() < 0.1 * updates[0].norm()
 
 
 def test_online_teacher_resizes_the_view(make_given: InputsMaker) -> None:

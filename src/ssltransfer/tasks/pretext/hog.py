@@ -1,6 +1,5 @@
 """The vocabulary of a bag of HOG words (CC+HOG of Noroozi et al. 2018; choices of protocols 1.11)."""
 
-import faiss
 import numpy as np
 import torch
 
@@ -40,6 +39,8 @@ def build_vocabulary(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
             f"{len(descriptors)} HOG descriptors of {images} images are too few for {spec.backbone.vocabulary_size} "
             "words; use fewer, or raise `num_descriptors` or the number of images."
         )
+    import faiss  # its libraries take a second to load
+
     faiss.omp_set_num_threads(torch.get_num_threads())
     kmeans = faiss.Kmeans(
         DESCRIPTOR,
