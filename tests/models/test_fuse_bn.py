@@ -23,6 +23,7 @@ from ssltransfer.config.backbones import (
 from ssltransfer.models.backbone import BATCH_NORMS, LayerError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fuse_bn import fuse_conv_bn
+from ssltransfer.models.local_response_norm import LocalResponseNorm
 from tests.helpers.networks import shaken_backbone
 
 
@@ -69,7 +70,7 @@ def test_fuse_conv_bn_keeps_requires_grad() -> None:
 def test_fuse_conv_bn_does_not_add_lrn() -> None:
     backbone = build_backbone(CaffeNet(width_mult=0.125, img_size=64, stem_stride=2, bn=True), include_top=True)
     fuse_conv_bn(backbone)
-    assert not any(isinstance(module, nn.LocalResponseNorm | nn.BatchNorm2d) for module in backbone.modules())
+    assert not any(isinstance(module, LocalResponseNorm | nn.BatchNorm2d) for module in backbone.modules())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ssltransfer.config.backbones import alexnets as config
 from ssltransfer.models.backbone import BACKBONES, Backbone, scaled
+from ssltransfer.models.local_response_norm import LocalResponseNorm
 from ssltransfer.models.sobel import Sobel
 
 _CAFFENET_PARTS = {
@@ -34,11 +35,11 @@ class CaffeNet(Backbone):
             conv1=nn.Conv2d(3, c1, 11, stride=options.stem_stride or 4),
             relu1=nn.ReLU(inplace=True),
             pool1=nn.MaxPool2d(3, 2, ceil_mode=True),
-            norm1=nn.LocalResponseNorm(5, 1e-4, 0.75),
+            norm1=LocalResponseNorm(c1),
             conv2=nn.Conv2d(c1, c2, 5, padding=2, groups=2),
             relu2=nn.ReLU(inplace=True),
             pool2=nn.MaxPool2d(3, 2, ceil_mode=True),
-            norm2=nn.LocalResponseNorm(5, 1e-4, 0.75),
+            norm2=LocalResponseNorm(c2),
             conv3=nn.Conv2d(c2, c3, 3, padding=1),
             relu3=nn.ReLU(inplace=True),
             conv4=nn.Conv2d(c3, c4, 3, padding=1, groups=2),
