@@ -37,7 +37,7 @@ class Schedule(Spec):
         None, ge=1, description="Images per forward pass; gradients of a batch are accumulated."
     )
     precision: Precision = Field("auto", description="auto: bfloat16 on a GPU, float32 on a CPU.")
-    compile: bool = Field(False, description="Compile the network with torch.compile (takes minutes).")
+    compile: bool = Field(False, description="Compile the backbone with torch.compile (takes minutes).")
     sync_bn: bool = Field(False, description="Synchronize batch normalization over all devices.")
 
     @model_validator(mode="after")

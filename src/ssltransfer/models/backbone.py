@@ -107,7 +107,7 @@ class ZeroPaddedMaxPool(nn.MaxPool2d):
         """float (B, C, H, W) -> (B, C, about H / stride, about W / stride)."""
         assert isinstance(self.padding, int)
         padded = F.pad(input, [self.padding] * 4)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting():
             # ONNX Runtime would fuse F.pad into the pooling, which pads with minus infinity.
             padded = input
             for axis in (2, 3):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.ddp import DataParallel
 from ssltransfer.training.devices import Devices
@@ -36,7 +37,10 @@ class Trainer:
         if schedule.sync_bn and devices.world > 1:
             convert_sync_bn(task)
         if schedule.compile:
-            task.compile()
+            # Tasks have Python code that torch cannot compile, such as the hashes of random numbers.
+            for module in task.modules():
+                if isinstance(module, Backbone):
+                    module.compile()
         self.optimizer = build_optimizer(task, schedule)
         self.scaler = torch.amp.GradScaler(
             devices.device.type, enabled=devices.dtype(schedule.precision) == torch.float16
