@@ -4,30 +4,49 @@ Prints what docs/performance.md quotes. Nothing here is a measurement: the rates
 """
 
 from ssltransfer.artifacts.features import CHUNK_BYTES
+from ssltransfer.kmeans.assignment import FUSED_DIMS
 from ssltransfer.kmeans.points import BLOCK_FLOATS
 
-POINTS, DIMS, CLUSTERS = 1_280_000, 9600, 2000
+POINTS = 1_280_000
+CASES = ((9600, 2000), (2048, 16_000))  # dimensions and clusters of Noroozi et al. 2018 and of CompRess
 HALF, FLOAT, DOUBLE = 2, 4, 8  # bytes
-BANDWIDTH, PRODUCTS, PEAK_PRODUCTS = 3e12, 620e12, 700e12  # bytes/s; FLOP/s of float16 products as used, and at best
+BANDWIDTH = 3e12  # bytes/s
+PRODUCTS, FUSED_PRODUCTS, PEAK_PRODUCTS = 620e12, 450e12, 700e12  # FLOP/s of float16: cuBLAS, Triton, at best
+
+
+def iteration(dims: int, clusters: int) -> None:
+    """Blocks, bytes and milliseconds of an iteration."""
+    chunk = CHUNK_BYTES // (dims * HALF)
+    block = max(1, BLOCK_FLOATS["cuda"] // max(clusters, dims) // chunk) * chunk
+    blocks = -(-POINTS // block)
+    fused = dims <= FUSED_DIMS
+    operations = 2 * POINTS * clusters * dims
+    # Products: written. |c|^2 - 2xc: read and written. Minimum: read.
+    scores = 0 if fused else 4 * FLOAT * POINTS * clusters
+    # Each point is read once, each sum is read and written once per block.
+    sums = HALF * POINTS * dims + 2 * DOUBLE * blocks * clusters * dims
+    seconds = [operations / (FUSED_PRODUCTS if fused else PRODUCTS), scores / BANDWIDTH, sums / BANDWIDTH]
+    print(
+        f"{dims} dimensions, k = {clusters}: {blocks} blocks of {block} points, {block // chunk} chunks of a store each"
+    )
+    names = (
+        "products and minima" if fused else "products",
+        f"scores, {scores / 1e9:.0f} GB",
+        f"sums, {sums / 1e9:.0f} GB",
+    )
+    for name, second in zip(names, seconds, strict=True):
+        if second:
+            print(f"  {name}: {1000 * second:.0f} ms")
+    total = sum(seconds)
+    print(f"  iteration: {total:.2f} s, {100 * operations / PEAK_PRODUCTS / total:.0f} % of the rate of bare products")
 
 
 def main() -> None:
-    """Blocks, bytes and milliseconds."""
-    chunk = CHUNK_BYTES // (DIMS * HALF)
-    block = BLOCK_FLOATS["cuda"] // max(CLUSTERS, DIMS) // chunk * chunk
-    blocks = -(-POINTS // block)
-    operations = 2 * POINTS * CLUSTERS * DIMS
-    # Products: written. |c|^2 - 2xc: read and written. Minimum: read.
-    scores = 4 * FLOAT * POINTS * CLUSTERS
-    # Each point is read once, each sum is read and written once per block.
-    sums = HALF * POINTS * DIMS + 2 * DOUBLE * blocks * CLUSTERS * DIMS
-    seconds = [operations / PRODUCTS, scores / BANDWIDTH, sums / BANDWIDTH]
-    print(f"{blocks} blocks of {block} points, {block // chunk} chunks of a store each")
-    names = ("products", f"scores, {scores / 1e9:.0f} GB", f"sums, {sums / 1e9:.0f} GB")
-    for name, second in zip(names, seconds, strict=True):
-        print(f"{name}: {1000 * second:.0f} ms")
-    total = sum(seconds)
-    print(f"iteration: {total:.2f} s, {100 * operations / PEAK_PRODUCTS / total:.0f} % of the rate of bare products")
+    """Both cases, and where one kernel for products and minima is as fast as two."""
+    for dims, clusters in CASES:
+        iteration(dims, clusters)
+    equal = 4 * FLOAT / BANDWIDTH / (2 / FUSED_PRODUCTS - 2 / PRODUCTS)
+    print(f"one kernel for products and minima is faster up to {equal:.0f} dimensions")
 
 
 if __name__ == "__main__":

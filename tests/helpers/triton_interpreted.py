@@ -1,4 +1,4 @@
-"""Compares Triton's sums of clusters with torch's: triton_interpreted.py [DEVICE]; on a CPU with TRITON_INTERPRET=1."""
+"""Compares Triton's kernels with torch: triton_interpreted.py [DEVICE]; on a CPU with TRITON_INTERPRET=1."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from ssltransfer.kmeans.triton_sums import add_rows
+from ssltransfer.kmeans.triton_kernels import add_rows, nearest
 
 
 def main(device: str = "cpu") -> None:
@@ -25,7 +25,18 @@ def main(device: str = "cpu") -> None:
                 add_rows(x, order, starts, sums)
                 expected.index_add_(0, labels, x.double())
             torch.testing.assert_close(sums, expected, rtol=1e-5, atol=1e-4)
-            print(dtype, n, dims, k)
+            print("sums", dtype, n, dims, k)
+    for n, dims, k in ((150, 70, 37), (17, 513, 1), (300, 5, 300), (40, 64, 16)):
+        x = torch.randn(n, dims).half()
+        centroids = x[torch.randperm(n)[:k]].clone()
+        centroids[-1] = centroids[k // 3]  # a tie of two tiles
+        squares = centroids.float().square().sum(1)
+        labels, scores = nearest(x, centroids, squares)
+        exact = centroids.double().square().sum(1) - 2 * x.double() @ centroids.double().T
+        torch.testing.assert_close(scores.double(), exact.amin(1), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(exact.gather(1, labels[:, None])[:, 0], exact.amin(1), rtol=1e-4, atol=1e-3)
+        assert k == 1 or k - 1 not in labels, "ties go to the lowest cluster"
+        print("nearest", n, dims, k)
 
 
 if __name__ == "__main__":

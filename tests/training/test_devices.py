@@ -20,7 +20,7 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.training.curve import TrainResult
-from ssltransfer.training.devices import Devices
+from ssltransfer.training.devices import Devices, _gpu_number
 from ssltransfer.training.fit import fit
 from ssltransfer.training.task import Task
 from tests.helpers.small_tasks import SMALL, small_task
@@ -140,6 +140,21 @@ def test_auto_is_float16_where_bfloat16_is_emulated(monkeypatch: pytest.MonkeyPa
             "torch.cuda.is_bf16_supported", lambda including_emulation, yes=supported: including_emulation or yes
         )
         assert Devices(torch.device("cuda"), 0).dtype() == dtype
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "numbers"),
+    [("2,3", 2, [0, 1]), ("2,3", 4, [2, 3]), (None, 4, [0, 1]), ("1", 1, [0, 0]), ("GPU-8a", 1, [0, 0])],
+)
+def test_each_process_takes_an_allocated_gpu(
+    visible: str | None, count: int, numbers: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    """Also where CUDA counted four GPUs before the variable was set, and keeps to it."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert [_gpu_number(local) for local in range(2)] == numbers
 
 
 @pytest.mark.parametrize("visible", ["99", "99,-1"])

@@ -1,5 +1,8 @@
 """Exact nearest centroids: near-ties are decided in float64, and ties go to the lowest cluster."""
 
+from functools import cache
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -9,6 +12,21 @@ from ssltransfer.kmeans.points import PointLoader
 ROUNDING = 2.0**-18
 PAIR_FLOATS = 1 << 20
 FEW_THREADS = 4
+# Up to this many dimensions one kernel for products and minima is faster than two, by the arithmetic of
+# tools/gpu_arithmetic.py. It multiplies more slowly, but does not write the products.
+FUSED_DIMS = 4096
+
+
+@cache
+def gpu_kernels() -> ModuleType | None:
+    """`triton_kernels`, if there is a GPU and torch was installed with Triton."""
+    if not torch.cuda.is_available():
+        return None
+    try:
+        from ssltransfer.kmeans import triton_kernels
+    except ImportError:
+        return None
+    return triton_kernels
 
 
 class NearestCentroid:
@@ -24,7 +42,9 @@ class NearestCentroid:
         self.centroids = centroids
         self._operand = centroids.to(dtype)
         self._squares = torch.linalg.vector_norm(self._operand, dim=1, dtype=torch.float32).square_()
-        self._scores = centroids.new_empty(rows, len(centroids))
+        halves = dtype == torch.float16 and centroids.is_cuda and centroids.shape[1] <= FUSED_DIMS
+        self._kernels = gpu_kernels() if halves else None
+        self._scores = centroids.new_empty(0 if self._kernels else rows, len(centroids))
 
     def __call__(self, x: Tensor, squares: Tensor, exact: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The nearest centroid of each point.
@@ -39,6 +59,9 @@ class NearestCentroid:
         Returns:
             Labels int64 (B,); squared distances float32 (B,) with an error of at most ROUNDING x (|x|^2 + |c|^2).
         """
+        if self._kernels:
+            labels, least = self._kernels.nearest(x, self._operand, self._squares)
+            return labels, least.add_(squares).clamp_(min=0)
         scores = self._products(x)
         labels = _argmin(scores)
         best = scores.gather(1, labels[:, None])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
-from ssltransfer.kmeans.assignment import NearestCentroid
+from ssltransfer.kmeans.assignment import NearestCentroid, gpu_kernels
 from ssltransfer.kmeans.points import PointLoader
 
 Empty = Literal["farthest", "keep", "error"]
@@ -136,8 +134,8 @@ class ClusterSums:
             # bincount, unique and segment lengths would wait for the GPU. A search in the sorted labels does not.
             starts = torch.searchsorted(labels[order], self._clusters)
             self.counts += starts.diff()
-            if add_rows := _triton_sums():
-                add_rows(x, order, starts, self.rows)
+            if kernels := gpu_kernels():
+                kernels.add_rows(x, order, starts, self.rows)
                 return
             rows = x[order].float()
             # Without the check of the offsets, which waits.
@@ -156,18 +154,6 @@ class ClusterSums:
         self._part.zero_()
         self._pending = 0
         return self._flat
-
-
-@cache
-def _triton_sums() -> Callable[[Tensor, Tensor, Tensor, Tensor], None] | None:
-    """The kernel, if there is a GPU and torch was installed with Triton."""
-    if not torch.cuda.is_available():
-        return None
-    try:
-        from ssltransfer.kmeans.triton_sums import add_rows
-    except ImportError:
-        return None
-    return add_rows
 
 
 class FaissStep:

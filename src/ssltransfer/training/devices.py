@@ -95,6 +95,17 @@ class Devices:
                 dist.broadcast(value, 0)
 
 
+def _gpu_number(local: int) -> int:
+    """Number of the GPU of the process with this LOCAL_RANK, among those that torch sees."""
+    count = torch.cuda.device_count()
+    allocated = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    # Without the management library (WSL, Jetson) the allocation had to count the GPUs with CUDA, which does not see a
+    # variable that is set afterwards.
+    if count > len(allocated) and all(entry.isdigit() for entry in allocated):
+        return int(allocated[local % len(allocated)])
+    return local % count  # srun may make only one GPU visible to each of its tasks
+
+
 def plan_devices(threads: int | None = None) -> Devices:
     """Select the CUDA device of this process, or its share of the CPU cores, and join the process group.
 
@@ -121,8 +132,7 @@ def plan_devices(threads: int | None = None) -> Devices:
         )
     device = torch.device("cpu")
     if cuda:
-        # srun may make only one GPU visible to each of its tasks.
-        device = torch.device("cuda", local % torch.cuda.device_count())
+        device = torch.device("cuda", _gpu_number(local))
         torch.cuda.set_device(device)
         # Near-ties of k-means and nearest neighbors are decided by true float32 products, whatever a container sets.
         torch.backends.cuda.matmul.fp32_precision = "ieee"
