@@ -356,6 +356,13 @@ class _Event:
     def wait(self, *_: Any) -> None: ...
 
 
+class _Stream:
+    """All work is done when it is asked for."""
+
+    def __init__(self, *_: Any) -> None: ...
+    def wait_stream(self, *_: Any) -> None: ...
+
+
 def _patches(mode: PretendCuda) -> Iterator[Any]:
     """What asks for a real device, not through tensors."""
     import torch._dynamo  # an optimizer imports it, which must not happen under the patches
@@ -377,7 +384,10 @@ def _patches(mode: PretendCuda) -> Iterator[Any]:
     yield mock.patch.object(torch, "Generator", Generator)
     yield mock.patch.object(torch.amp, "GradScaler", lambda kind="cuda", **given: scaler("cpu", **given))
     yield mock.patch.object(torch.cuda, "Event", lambda **_: _Event(mode))
-    yield mock.patch.object(torch.cuda, "current_stream", lambda *_: None)
+    yield mock.patch.object(torch.cuda, "Stream", _Stream)
+    yield mock.patch.object(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    yield mock.patch.object(torch.cuda, "current_stream", _Stream)
+    yield mock.patch.object(torch.Tensor, "record_stream", lambda *_: None)
     yield mock.patch.object(torch.cuda, "is_bf16_supported", lambda **_: True)
     yield mock.patch.object(torch.cuda, "mem_get_info", lambda *_: (70 << 30, 80 << 30))
     for name in ("memory_reserved", "memory_allocated"):

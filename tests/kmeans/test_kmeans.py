@@ -451,6 +451,35 @@ def test_points_kept_before_they_are_halves_are_converted_once():
     assert points._ready == {0}
 
 
+def test_points_kept_on_a_gpu_are_read_once(monkeypatch):
+    """Also for the last pass, which needs them as they are stored."""
+    x = blobs(200, 8).astype(np.float16)
+    source = Chunks(x, 16)
+    monkeypatch.setitem(points_module.BLOCK_ROWS, "cuda", 40)
+    with PretendCuda() as cuda:
+        found = kmeans(source, 5, device=CUDA, max_iter=5, budget=1 << 30)
+    assert not cuda.faults
+    assert found.residency == "cuda:0" and source.reads == 7, "200 points in reads of two chunks"
+    assert (found.labels == kmeans(ArraySource(x), 5, max_iter=5).labels).mean() > 0.95
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 400_000])
+def test_points_beyond_the_memory_of_a_gpu_are_copied_ahead(budget, monkeypatch):
+    """From page-locked memory without a wait, or from the disk."""
+    x = blobs(20_000, 16).astype(np.float16)
+    monkeypatch.setitem(points_module.BLOCK_ROWS, "cuda", 2000)
+    with PretendCuda() as cuda:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (1000, 80 << 30))
+        points = PointLoader(Chunks(x, 2000), 2, normalize=False, device=CUDA, where="x", budget=budget + 24 * len(x))
+        list(points)
+        cuda.reset()
+        for span, rows in points:
+            assert np.array_equal(rows.detach().clone().cpu().numpy(), x[span].astype(np.float32))
+    assert str(points.resident_on) == ("cpu" if budget == 1 << 30 else "None")
+    pageable = [place for place in cuda.waits if "pageable" in place]
+    assert bool(pageable) == (budget < 1 << 30) and len(cuda.copied) == 10
+
+
 @pytest.mark.parametrize("blocks", [2, 8])
 def test_lloyd_iteration_waits_for_a_gpu_a_few_times_whatever_the_number_of_blocks(blocks, monkeypatch):
     x = np.random.default_rng(0).normal(size=(800, 12)).astype(np.float16)

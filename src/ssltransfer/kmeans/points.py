@@ -1,6 +1,7 @@
 """Sources of points, and a loader of blocks on the device that keeps points in memory if they fit."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, pairwise
@@ -16,6 +17,7 @@ from ssltransfer.training.memory_budget import memory_budget
 
 BLOCK_FLOATS = {"cpu": 4 << 20, "cuda": 128 << 20}  # 16 MB and 512 MB of float32
 BLOCK_ROWS = {"cpu": 2048, "cuda": 1 << 20}  # more rows multiply no faster, and leave the cache
+AHEAD = 2  # blocks that are copied to a GPU before it has finished the current one
 
 
 class PointSource(Protocol):
@@ -135,6 +137,11 @@ class PointLoader:
             self.resident_on, self._room = device, free
         elif keep and size <= self._room:
             self.resident_on = torch.device("cpu")
+        # Chunks kept on a GPU become halves. With the points themselves in host memory the last pass reads no store.
+        self._keeps_raw = self.resident_on == device and not on_host and size <= budget - work
+        self._raw: dict[int, Tensor] = {}
+        self._copies = None if on_host else torch.cuda.Stream(device)
+        self._finished: deque[torch.cuda.Event] = deque()
         self._kept: dict[int, Tensor] = {}
         self._ready: set[int] = set()  # the kept chunks that are centered and converted already
         self._finite: set[int] = set()
@@ -162,9 +169,8 @@ class PointLoader:
         self._block = torch.empty(self.step, self.shape[1], device=self.device)
 
     def release(self) -> None:
-        """Free the kept rows and undo `center`."""
+        """Free the centered rows and undo `center`, before a last pass."""
         self.resident_on = None
-        self._kept.clear()
         self.center(torch.zeros((), device=self.device))
 
     def total(self, values: Tensor) -> Tensor:
@@ -247,19 +253,40 @@ class PointLoader:
         return [digest for _, digest in sorted(self.gather(found))]
 
     def _chunk(self, start: int) -> Tensor:
-        if start in self._kept:
-            return self._kept[start]
+        for kept in (self._kept, self._raw):
+            if start in kept:
+                return kept[start]
         rows = self.source.read(slice(start, min(self.shape[0], start + self._rows)))
-        return torch.from_numpy(np.require(rows, requirements=["C", "W"]))
+        chunk = torch.from_numpy(np.require(rows, requirements=["C", "W"]))
+        if self._keeps_raw:
+            self._raw[start] = chunk
+        return chunk
+
+    def _on_device(self, part: Tensor) -> Tensor:
+        """Rows on the device. A GPU copies them while it works on the blocks before."""
+        if self._copies is None or part.device == self.device:
+            return part
+        now = torch.cuda.current_stream(self.device)
+        event = torch.cuda.Event()
+        event.record(now)
+        self._finished.append(event)
+        if len(self._finished) > AHEAD:
+            self._finished.popleft().synchronize()
+        with torch.cuda.stream(self._copies):
+            part = part.to(self.device, non_blocking=True)
+        now.wait_stream(self._copies)
+        part.record_stream(now)  # its memory is free for later copies when the work on it is done
+        return part
 
     def _prepared(self, part: Tensor, ids: range | np.ndarray) -> Tensor:
         """Some rows of one chunk, checked, normalized and centered."""
         start = ids[0] // self._rows * self._rows
         if start in self._ready:
             return part
-        unchanged = part.dtype == torch.float32 and part.device == self.device and not self.normalize
+        part = self._on_device(part)
+        unchanged = part.dtype == torch.float32 and not self.normalize
         unchanged = unchanged and not self._offset.ndim and self.dtype == torch.float32
-        x = part if unchanged else self._block[: len(part)].copy_(part, non_blocking=True)
+        x = part if unchanged else self._block[: len(part)].copy_(part)
         if self.normalize or start not in self._finite:
             lengths = torch.linalg.vector_norm(x, dim=1)
             bad = ~lengths.isfinite()
