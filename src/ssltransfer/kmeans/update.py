@@ -183,31 +183,34 @@ class FaissStep:
                 f"is {points.budget >> 20} MB; use backend: torch, which reads them in blocks."
             )
         faiss.omp_set_num_threads(torch.get_num_threads())
-        self._faiss, self.k, self.seed, self.empty, self.where = faiss, k, seed, empty, points.where
-        self.device = points.device
+        self._faiss, self.k, self.empty, self.where, self.device = faiss, k, empty, points.where, points.device
+        self._options = faiss.ClusteringParameters()
+        self._options.niter = 1
+        self._options.seed = seed % 2**31
+        self._options.min_points_per_centroid = 1
+        self._options.max_points_per_centroid = points.shape[0]  # the default of 256 silently trains on a sample
+        # One index for all iterations: on GPUs each has its own memory for scratch and transfers.
+        self._index: faiss.Index = faiss.IndexFlatL2(points.shape[1])
+        if points.device.type == "cuda" and faiss.get_num_gpus() > 0:  # none in faiss-cpu
+            cloning = faiss.GpuMultipleClonerOptions()
+            cloning.useFloat16 = points.source.dtype == np.float16
+            self._index = faiss.index_cpu_to_all_gpus(self._index, cloning)
         self._x = np.empty(points.shape, np.float32)
         for span, x in points:
             self._x[span] = x.cpu().numpy()
 
     def __call__(self, centroids: Tensor) -> LloydStats:
         """See `TorchStep`."""
-        n, dims = self._x.shape
-        engine: Any = self._faiss.Kmeans(
-            dims,
-            self.k,
-            niter=1,
-            seed=self.seed % 2**31,
-            gpu=self.device.type == "cuda" and self._faiss.get_num_gpus() > 0,  # none in faiss-cpu
-            max_points_per_centroid=n,  # the default of 256 silently trains on a sample
-            min_points_per_centroid=1,
-        )
-        engine.train(self._x, init_centroids=centroids.cpu().numpy())
-        stats = engine.iteration_stats[0]
-        empty = int(stats["nsplit"])
+        dims = self._x.shape[1]
+        engine: Any = self._faiss.Clustering(dims, self.k, self._options)
+        self._faiss.copy_array_to_vector(centroids.cpu().numpy().ravel(), engine.centroids)
+        engine.train(self._x, self._index)
+        stats = engine.iteration_stats.at(0)
+        empty = int(stats.nsplit)
         if empty and self.empty == "error":
             raise ArtifactError(
                 f"{self.where}: {empty} of {self.k} clusters have no points; use a smaller k, init: k-means++, or "
                 "empty_cluster: farthest."
             )
-        new = torch.from_numpy(engine.centroids.copy()).to(self.device)
-        return LloydStats(new, float(stats["obj"]), None, empty, empty)
+        new = self._faiss.vector_to_array(engine.centroids).reshape(self.k, dims)
+        return LloydStats(torch.from_numpy(new).to(self.device), float(stats.obj), None, empty, empty)
