@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.utils.data._utils.pin_memory import pin_memory
@@ -11,6 +15,7 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.train_step import Trainer
+from tests.helpers import HELPERS
 from tests.helpers.pretended_cuda import CUDA, PretendCuda
 from tests.helpers.small_tasks import TASKS, batch_of, small_task
 
@@ -62,3 +67,21 @@ def test_batches_are_pinned_and_keep_their_keys_on_the_cpu() -> None:
         assert moved.images.is_cuda and moved.targets["label"].is_cuda
         assert not (moved.ids.is_cuda or moved.epochs.is_cuda or moved.sizes.is_cuda)
     assert not cuda.waits and len(cuda.copied) == 2
+
+
+@pytest.mark.slow
+def test_operators_of_all_tasks_have_cuda_kernels_by_the_table_of_torch(objects: Index) -> None:
+    """torch's own table of operators and the dtypes of their CUDA kernels, where it lists an operator."""
+    run = subprocess.run([sys.executable, str(HELPERS / "cuda_kernels.py")], capture_output=True, text=True, check=True)
+    kernels = json.loads(run.stdout)
+    seen: set[tuple[str, str]] = set()
+    for name in TASKS:
+        task = small_task(name)
+        with PretendCuda() as cuda:
+            trainer = Trainer(task, Schedule(steps=1, batch_size=8, lr=0.01), 0, GPU)
+            trainer.forward_backward(batch_of(task, objects).pin_memory().to(CUDA))
+        seen |= {(operator.removeprefix("aten::").rstrip("_"), str(dtype)) for operator, dtype in cuda.dtypes}
+    listed = [(name, dtype) for name, dtype in sorted(seen) if name in kernels]
+    assert len(listed) > 60
+    assert not [f"{name} of {dtype}" for name, dtype in listed if dtype not in kernels[name]]
+    assert "torch.uint8" not in kernels["_upsample_bilinear2d_aa"], "the table finds the fault that PretendCuda finds"
