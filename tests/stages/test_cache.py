@@ -187,11 +187,11 @@ def test_cache_refuses_too_small_disk_before_writing(small_disk: Path, objects_p
     index = read_index(objects_path)
     many = Index(
         index.root,
-        index.paths * 3,
+        list(index.paths) * 3,
         np.tile(index.labels, 3),
         index.classes,
         np.tile(index.sizes, (3, 1)),
-        index.digests * 3,
+        list(index.digests) * 3,
     )
     write_index(small_disk / "many.parquet", many)
     with pytest.raises(ArtifactError, match=r"the disk cannot hold the images: 1\.8 MB to write .* 1\.0 MB free"):

@@ -259,7 +259,7 @@ def test_holdout_parts_cover_the_split(root: Path, output: Path) -> None:
         return made(Folder(root=str(root), labels="folder", holdout=holdout), output)
 
     held, rest = part("val"), part("train")
-    assert len(held) == 3 and sorted(held.paths + rest.paths) == sorted(whole.paths)
+    assert len(held) == 3 and sorted([*held.paths, *rest.paths]) == sorted(whole.paths)
     assert held.classes == rest.classes == whole.classes
     assert held.num_shared_with(rest) == 0
     assert any(part("val", seed).paths != held.paths for seed in range(1, 5))

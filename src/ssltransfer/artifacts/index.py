@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, text_digest
 from ssltransfer.artifacts.image_cache import ROW, ImageCache
+from ssltransfer.artifacts.strings import Strings
 from ssltransfer.artifacts.tables import read_table
 from ssltransfer.config.formats import CacheOptions, TargetKind
 
@@ -33,8 +35,8 @@ class Targets:
     """
 
     kind: TargetKind
-    paths: list[str]
-    digests: list[str]
+    paths: Sequence[str]
+    digests: Sequence[str]
     cache: ImageCache | None = None
 
 
@@ -58,11 +60,11 @@ class Index:
     """
 
     root: Path
-    paths: list[str]
+    paths: Sequence[str]
     labels: np.ndarray
     classes: list[str]
     sizes: np.ndarray
-    digests: list[str]
+    digests: Sequence[str]
     multi_label: np.ndarray | None = None
     notes: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -236,7 +238,7 @@ def read_index(path: Path) -> Index:
         ArtifactError: missing, damaged, or not an index.
     """
     table, about = read_table(path, "index of images", "index")
-    paths = table["path"].to_pylist()
+    paths = Strings(table["path"])
     notes = table["note"].to_pylist() if "note" in table.column_names else [None] * len(paths)
     multi_label = None
     if "multi_label" in table.column_names:
@@ -247,7 +249,7 @@ def read_index(path: Path) -> Index:
         labels=table["label"].to_numpy(),
         classes=about["classes"],
         sizes=np.stack([table["width"].to_numpy(), table["height"].to_numpy()], axis=1),
-        digests=table["digest"].to_pylist(),
+        digests=Strings(table["digest"]),
         multi_label=multi_label,
         notes={name: text for name, text in zip(paths, notes, strict=True) if text},
         skipped=_read_skipped(path.with_suffix(SKIPPED)),
@@ -261,7 +263,7 @@ def _read_targets(path: Path, table: pa.Table, about: dict[str, Any]) -> Targets
     cache = None
     if "target_shard" in table.column_names:
         cache = _read_cache(path, table, about["cache"], "target_")
-    return Targets(about["targets"], table["target"].to_pylist(), table["target_digest"].to_pylist(), cache)
+    return Targets(about["targets"], Strings(table["target"]), Strings(table["target_digest"]), cache)
 
 
 def _read_cache(path: Path, table: pa.Table, about: dict[str, Any], prefix: str = "") -> ImageCache:

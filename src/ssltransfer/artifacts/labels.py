@@ -1,6 +1,7 @@
 """Pseudo-labels of a dataset: one parquet row per image."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ssltransfer.artifacts.files import ArtifactError, atomic_write
 from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.artifacts.strings import Strings
 from ssltransfer.artifacts.tables import read_table
 
 
@@ -26,7 +28,7 @@ class Labels:
         cluster: digest of the clustering's manifest.
     """
 
-    paths: list[str]
+    paths: Sequence[str]
     labels: np.ndarray
     distances: np.ndarray
     k: int
@@ -76,7 +78,7 @@ def read_labels(path: Path) -> Labels:
     table, about = read_table(path, "file of labels", "label")
     try:
         return Labels(
-            paths=table["path"].to_pylist(),
+            paths=Strings(table["path"]),
             labels=table["label"].to_numpy(),
             distances=table["distance"].to_numpy(),
             **about,

@@ -1,0 +1,46 @@
+"""Millions of strings in one piece of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+import pyarrow as pa
+
+PIECE = 1 << 16
+
+
+class Strings(Sequence[str]):
+    """Strings of a column.
+
+    A million Python strings take 100 MB, and as much again in each loader process that counts references to them.
+
+    Args:
+        column: of strings, without nulls.
+    """
+
+    def __init__(self, column: pa.ChunkedArray | pa.Array):
+        found = column.cast(pa.large_string())
+        self._values: pa.Array = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        found: str | list[str] = (
+            self._values[place].to_pylist() if isinstance(place, slice) else self._values[int(place)].as_py()
+        )
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), PIECE):
+            yield from self._values.slice(start, PIECE).to_pylist()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(str.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
