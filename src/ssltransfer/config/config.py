@@ -10,7 +10,7 @@ from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, 
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import ClusterClassification, Distillation
 from ssltransfer.config.protocols import FeatureProtocol
-from ssltransfer.config.tasks import Imported, Snapshot
+from ssltransfer.config.tasks import ForeignWeights, Snapshot
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Config:
 
     def priority(self, model: str) -> int:
         """Priority of a model's jobs: imports run first, because a wrong file ends the run, and baselines last."""
-        imported = model in self.pretexts and isinstance(self.pretexts[model].task, Imported)
+        imported = model in self.pretexts and isinstance(self.pretexts[model].task, ForeignWeights)
         return 1 if imported else -1 if model in self.baselines else 0
 
     def evaluated_features(self, evaluation: str, model: str) -> str:

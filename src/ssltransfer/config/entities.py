@@ -13,9 +13,11 @@ from ssltransfer.config.base import SCHEDULE_EXAMPLE, InputFile, Spec, expand_va
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod, AttentionTransfer
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
+from ssltransfer.config.published_weights import weights_record
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import AnyTask, MultiTask, TaskSpec
+from ssltransfer.config.tasks import AnyTask, MultiTask, Pretrained, TaskSpec
 from ssltransfer.config.weights_metadata import backbone_of
+from ssltransfer.errors import UserError
 
 
 def _reject_run_suffix(name: str) -> str:
@@ -85,8 +87,18 @@ class Pretext(NamedSpec):
     @model_validator(mode="before")
     @classmethod
     def _with_backbone_of_file(cls, content: Any) -> Any:
-        """Imported weights of this package know their backbone."""
+        """Published weights, and imported ones of this package, know their backbone."""
         task = content.get("task") if isinstance(content, dict) and "backbone" not in content else None
+        if isinstance(task, dict) and task.get("name") == "pretrained" and isinstance(task.get("weights"), str):
+            weights = Pretrained.model_validate(task).weights
+            assert weights is not None
+            try:
+                record = weights_record(weights)
+            except UserError as error:
+                raise ValueError(f"task.{str(error).rstrip('.')}") from None
+            library = weights.partition("/")[0]
+            tag = f".{record.tag}" if library == "timm" else ""
+            return content | {"backbone": {"name": library, "model": record.model + tag, "img_size": record.img_size}}
         if not isinstance(task, dict) or task.get("name") != "imported" or "file" not in task:
             return content
         file = InputFile.model_validate(task["file"]).location
@@ -103,6 +115,8 @@ class Pretext(NamedSpec):
             raise ValueError(f"task {self.task.name} is trained: set `schedule`, such as {SCHEDULE_EXAMPLE}")
         if (self.task.needs_data or getattr(self.task, "data_dependent_init", False)) and self.data is None:
             raise ValueError(f"task {self.task.name} needs images: set `data`")
+        if isinstance(self.task, Pretrained):
+            self.task.weights_for(self.backbone)
         if self.backbone.is_network != self.task.is_network:
             raise ValueError("task hog and backbone hog-words must be used together")
         if isinstance(self.task, MultiTask):

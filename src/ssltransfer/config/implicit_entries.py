@@ -16,7 +16,7 @@ from ssltransfer.config.entities import ConfigFile, Evaluation, Features, Pretex
 from ssltransfer.config.methods import ClusterClassification, Distillation, Supervised
 from ssltransfer.config.protocols import FeatureProtocol
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import Imported, RandomNetwork, Snapshot
+from ssltransfer.config.tasks import ForeignWeights, RandomNetwork, Snapshot
 from ssltransfer.digests import bytes_digest
 
 # The published training schedule of bvlc_reference_caffenet (Jia et al. 2014).
@@ -114,7 +114,7 @@ def _imported_teachers(file: ConfigFile) -> set[str]:
         elif isinstance(method, ClusterClassification) and method.cluster in file.clusters:
             features = file.features.get(file.clusters[method.cluster].features)
             teachers |= {features.model} if features else set()
-    return {name for name in teachers & file.pretexts.keys() if isinstance(file.pretexts[name].task, Imported)}
+    return {name for name in teachers & file.pretexts.keys() if isinstance(file.pretexts[name].task, ForeignWeights)}
 
 
 def _supervised_data(file: ConfigFile, evaluation: Evaluation, models: dict[str, Pretext | Student]) -> str | None:

@@ -180,14 +180,16 @@ def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, met
 
 
 def _origin(manifest: Path) -> list[str]:
-    """File and license of an imported model."""
+    """Source and license of a model with weights that others have trained."""
     content, task = read_json(manifest), read_json(manifest.parent / "backbone.json")["made"].get("task") or {}
     if "matched" not in content:
         return []
-    file = Path(task["file"]["path"]).name
+    source = content["source"] if "source" in content else Path(task["file"]["path"]).name
+    digest = f", BLAKE2b {content['file']}" if "file" in content else ""
+    license = task.get("license") or content.get("license") or "not stated; it may bind this model too"
     return [
-        f"- Origin: `{file}`, BLAKE2b {content['file']}: {content['matched']}",
-        f"- License of `{file}`: {task.get('license') or 'not stated; it may bind this model too'}",
+        f"- Origin: `{source}`{digest}: {content['matched']}",
+        f"- License of `{source}`: {license}",
     ]
 
 

@@ -162,7 +162,7 @@ def verify_activations(backbone: Backbone, about: dict[str, Any], file: Path) ->
         _verify(backbone, about, file)
 
 
-def require_activations(backbone: Backbone, normalization: Normalize, file: Path) -> None:
+def require_activations(backbone: Backbone, normalization: Normalize, file: Path | str) -> None:
     """Compute the activations of imported weights, which other code has not verified.
 
     Raises:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from ssltransfer.artifacts.outdated import is_current
 from ssltransfer.config import Config
 from ssltransfer.config.base import InputFile, NameFile
-from ssltransfer.config.tasks import Imported
+from ssltransfer.config.tasks import ForeignWeights, Pretrained
 from ssltransfer.errors import UserError
 
 
@@ -28,13 +28,16 @@ def input_problems(config: Config) -> Iterator[str]:
         missing = list(_missing_files(pretext, f"pretexts.{name}"))
         yield from missing
         made = is_current(f"{config.results}/pretext/{name}/manifest.json", pretext)
-        if isinstance(pretext.task, Imported) and not missing and not made:
-            from ssltransfer.tasks.pretext.imported import check_weights  # imports torch
-
+        if isinstance(pretext.task, ForeignWeights) and not missing and not made:
+            # These modules import torch.
+            if isinstance(pretext.task, Pretrained):
+                from ssltransfer.tasks.pretext.pretrained import check_pretrained as check
+            else:
+                from ssltransfer.tasks.pretext.imported import check_weights as check
             try:
-                check_weights(pretext)
+                check(pretext)
             except UserError as error:
-                yield f"pretexts.{name}.task.file: {error}"
+                yield f"pretexts.{name}.task: {error}"
     for name, evaluation in config.evaluations.items():
         yield from _missing_files(evaluation, f"evaluations.{name}")
 

@@ -18,7 +18,7 @@ from ssltransfer.artifacts.manifest import (
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
 from ssltransfer.config.entities import Student
 from ssltransfer.config.methods import ClusterClassification, Distillation
-from ssltransfer.config.tasks import Imported, RandomNetwork, Snapshot
+from ssltransfer.config.tasks import ForeignWeights, RandomNetwork, Snapshot
 
 T = TypeVar("T")
 Kind = Literal["learned", "unranked", "random", "supervised"]
@@ -83,7 +83,7 @@ class Results:
                 return "supervised"
             teacher = self.teacher(spec)
             return "unranked" if teacher and self.kind(teacher) in ("unranked", "supervised") else "learned"
-        if isinstance(spec.task, Imported):
+        if isinstance(spec.task, ForeignWeights):
             return {None: "unranked", True: "supervised", False: "learned"}[spec.task.labels]  # type: ignore[return-value]
         if isinstance(spec.task, Snapshot):
             return self.kind(spec.task.source)

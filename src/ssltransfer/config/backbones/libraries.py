@@ -10,7 +10,7 @@ from ssltransfer.config.backbones.base import BackboneOptions
 class LibraryModel(BackboneOptions):
     """Options of networks of other libraries: any of their modules as layers, and `pool`, the classifier's input.
 
-    Published weights are not downloaded: a network starts from random weights, or from a file by the task `imported`.
+    A network starts from random weights, from published ones by the task `pretrained`, or from a file by `imported`.
     """
 
     model: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Its name in the library.")

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ssltransfer.config.base import one_of, options_in
+from ssltransfer.config.tasks.base import ForeignWeights as ForeignWeights
 from ssltransfer.config.tasks.base import TaskOptions as TaskOptions
 from ssltransfer.config.tasks.colorization import Colorization as Colorization
 from ssltransfer.config.tasks.exemplar import Exemplar as Exemplar
@@ -17,6 +18,7 @@ from ssltransfer.config.tasks.jigsawpp import JigsawPP as JigsawPP
 from ssltransfer.config.tasks.motion_segmentation import MotionSegmentation as MotionSegmentation
 from ssltransfer.config.tasks.multi_task import MultiTask as MultiTask
 from ssltransfer.config.tasks.multi_task import TaskSpec as TaskSpec
+from ssltransfer.config.tasks.pretrained import Pretrained as Pretrained
 from ssltransfer.config.tasks.random_network import RandomNetwork as RandomNetwork
 from ssltransfer.config.tasks.relative_patch_location import RelativePatchLocation as RelativePatchLocation
 from ssltransfer.config.tasks.relative_position import PatchGrid as PatchGrid

@@ -2,6 +2,8 @@
 
 from typing import ClassVar, NamedTuple
 
+from pydantic import Field
+
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import Options
 from ssltransfer.config.formats import TargetKind
@@ -46,3 +48,17 @@ class TaskOptions(Options):
     def short_side(self, backbone: BackboneOptions) -> int:
         """Short side in pixels of the images that are read."""
         return int(getattr(self, "resize", backbone.short_side))
+
+
+class ForeignWeights(TaskOptions):
+    """Options of models with weights that others have trained."""
+
+    is_trainable = False
+    needs_data = False
+    labels: bool | None = Field(
+        None,
+        description="Whether the weights were trained with labels; null: unknown, so that reports do not rank them.",
+    )
+    license: str | None = Field(
+        None, description="License of the weights, for the cards of the model and its students."
+    )

@@ -5,29 +5,20 @@ from typing import Literal
 from pydantic import Field
 
 from ssltransfer.config.base import InputFile, Normalize
-from ssltransfer.config.tasks.base import TaskOptions
+from ssltransfer.config.tasks.base import ForeignWeights
 
 
-class Imported(TaskOptions):
+class Imported(ForeignWeights):
     """Weights from a file; prefixes are detected, and every tensor of the network must match."""
 
     name: Literal["imported"] = "imported"
     reference = "any file of weights; protocols 2.6 and 6"
-    is_trainable = False
-    needs_data = False
     exports_fc = True
     file: InputFile = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="Prefix of the tensor names, if several sets of tensors match.")
     allow_missing: tuple[str, ...] = Field((), description="Patterns of tensors that may be missing; they stay random.")
     allow_unused: tuple[str, ...] = Field(
         (), description="Patterns of tensors inside the network that the backbone does not have; they are ignored."
-    )
-    labels: bool | None = Field(
-        None,
-        description="Whether the weights were trained with labels; null: unknown, so that reports do not rank them.",
-    )
-    license: str | None = Field(
-        None, description="License of the weights, for the cards of the model and its students."
     )
     normalize: Normalize | None = Field(
         None,
