@@ -42,6 +42,8 @@ def check(config: Config) -> None:
     check_references(config.report)
     for table in config.report.tables:
         _check_table(config, table)
+    for claim in config.report.claims:
+        _check_patterns(config, claim.columns, (claim.models, claim.others), f"report.claims: {claim.title!r}")
     for figure in config.report.figures:
         _check_patterns(config, figure.columns, figure.patterns, f"report.figures: {figure.title!r}")
     _check_cycles(config)

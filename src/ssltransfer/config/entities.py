@@ -298,11 +298,37 @@ class Figure(Spec):
         ]
 
 
+class Claim(Spec):
+    """A statement on two groups of models, which the report decides for each column: yes, no or not resolved."""
+
+    title: str = Field(description="The statement.")
+    columns: tuple[str, ...] = Field(min_length=1, description="Evaluations.")
+    models: str = Field(description="Model, or a pattern of seeds.")
+    better_than: str | None = Field(None, description="Model or pattern; the difference exceeds two standard errors.")
+    not_worse_than: str | None = Field(None, description="The same; the difference is not negative.")
+    close_to: str | None = Field(None, description="The same; the difference is at most `margin`.")
+    margin: float = Field(0.0, ge=0, description="In the unit of the metric.")
+
+    @model_validator(mode="after")
+    def _one_relation(self) -> Self:
+        if sum(one is not None for one in (self.better_than, self.not_worse_than, self.close_to)) != 1:
+            raise ValueError(f"claim {self.title!r}: give one of better_than, not_worse_than and close_to")
+        if (self.close_to is None) != (self.margin == 0):
+            raise ValueError(f"claim {self.title!r}: close_to needs a margin, and the others have none")
+        return self
+
+    @property
+    def others(self) -> str:
+        """The models that `models` are compared with."""
+        return self.better_than or self.not_worse_than or self.close_to or ""
+
+
 class Report(Spec):
     """Options of the report."""
 
     title: str = "Transfer of self-supervised knowledge"
     tables: tuple[Table, ...] = ()
+    claims: tuple[Claim, ...] = Field((), description="Statements that the report decides by the results.")
     figures: tuple[Figure, ...] = Field((), description="Drawn in the report, and as files in report/figures.")
     montage_clusters: int = Field(12, ge=1, description="Clusters in a montage.")
     montage_images: int = Field(11, ge=1, description="Images per cluster, nearest to the centroid first.")

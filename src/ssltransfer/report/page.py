@@ -3,8 +3,9 @@
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ssltransfer.config.entities import Report
+from ssltransfer.config.entities import Claim, Report
 from ssltransfer.report import provenance, sections, text
+from ssltransfer.report.claims import Verdict
 from ssltransfer.report.clusterings import clusterings
 from ssltransfer.report.dag import lay_out
 from ssltransfer.report.evaluations import evaluation_details
@@ -16,7 +17,13 @@ from ssltransfer.report.summary import summary
 from ssltransfer.report.tables import Table
 
 
-def render(spec: Report, results: Results, tables: list[Table], figures: list[FigureData]) -> str:
+def render(
+    spec: Report,
+    results: Results,
+    tables: list[Table],
+    claims: list[tuple[Claim, dict[str, Verdict]]],
+    figures: list[FigureData],
+) -> str:
     """The page as one HTML text that loads nothing from elsewhere; equal results give equal text."""
     loader = PackageLoader("ssltransfer.report")
     environment = Environment(
@@ -33,6 +40,7 @@ def render(spec: Report, results: Results, tables: list[Table], figures: list[Fi
         summary=summary(results),
         flow=lay_out(results),
         tables=tables,
+        claims=claims,
         students=list(students(results)),
         figures=[(figure, plots.panels(figure)) for figure in figures],
         curves=list(sections.learning_curves(results, plots)),

@@ -6,6 +6,7 @@ from ssltransfer.artifacts.files import write_text
 from ssltransfer.config.entities import Report
 from ssltransfer.config.references import check_references
 from ssltransfer.logs import logger
+from ssltransfer.report.claims import build_claims, claims_as_text
 from ssltransfer.report.figures import build_figures
 from ssltransfer.report.load_results import load_results
 from ssltransfer.report.page import render
@@ -39,9 +40,10 @@ def run(
     check_references(spec)
     results = load_results(indexes, models, features, clusters, labels, metrics)
     tables = build_tables(spec, results)
+    claims = build_claims(spec, results)
     figures = build_figures(spec, results)
-    page = render(spec, results, tables, figures)
-    terminal = as_text(tables)
+    page = render(spec, results, tables, claims, figures)
+    terminal = as_text(tables) + claims_as_text(claims)
     write_text(output.with_name("tables.csv"), as_csv(tables))
     write_text(output.with_name("summary.txt"), terminal)
     for figure in figures:
