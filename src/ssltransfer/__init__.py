@@ -1,9 +1,19 @@
 """Move knowledge from any visual representation into any network through pseudo-labels, and measure it."""
 
+import importlib
 import os
 import sys
+from typing import Any
 
 __version__ = "0.1.0"
+
+# Name -> its module, imported at the first use: torch takes seconds.
+_API = {
+    **dict.fromkeys(("load_model", "Model", "Embeddings", "assign", "Assignment", "search"), "ssltransfer.api"),
+    **dict.fromkeys(("open_features", "read_index", "read_labels", "read_metrics"), "ssltransfer.api"),
+    **dict.fromkeys(("kmeans", "ArraySource", "Clustering"), "ssltransfer.kmeans"),
+}
+__all__ = ["__version__", *_API]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if sys.platform == "win32":
     sys.exit("ssltransfer: Windows itself is not supported; install and run it in WSL2 (wsl --install).")
@@ -12,3 +22,13 @@ if sys.platform == "win32":
 # shared machine is several times slower (docs/performance.md, "Busy machines"). libgomp reads this when it is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        return getattr(importlib.import_module(_API[name]), name)
+    raise AttributeError(f"module 'ssltransfer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

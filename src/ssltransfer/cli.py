@@ -336,6 +336,28 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], metavar="FILE", help="metrics for the card")
     parser.set_defaults(call=_export)
 
+    parser = commands.add_parser("embed", help="features of the images of a folder -> .parquet or .npz")
+    parser.add_argument("model", type=Path, metavar="MANIFEST", help="manifest of the model, or its folder")
+    parser.add_argument("images", type=Path, help="folder of images, or one image")
+    parser.add_argument("output", type=Path, help="NAME.parquet (columns path, vector) or NAME.npz (paths, vectors)")
+    parser.add_argument("--layer", help="default: the last one")
+    parser.add_argument("--pool", help="pooling of a map, such as max=4 (default: avg=1, its mean)")
+    parser.set_defaults(call=_embed)
+
+    parser = commands.add_parser("assign", help="the cluster of each image of a folder -> .csv")
+    parser.add_argument("cluster", type=Path, metavar="MANIFEST", help="manifest of the clustering, or its folder")
+    parser.add_argument("images", type=Path, help="folder of images, or one image")
+    parser.add_argument("output", type=Path, help="a CSV file with the columns path, cluster and distance")
+    parser.add_argument("--model", type=Path, metavar="MANIFEST", help="the model (default: that in the same results)")
+    parser.set_defaults(call=_assign)
+
+    parser = commands.add_parser("search", help="the images most similar to an image, among those that were embedded")
+    parser.add_argument("embeddings", type=Path, help="a file of `ssltransfer embed`")
+    parser.add_argument("image", type=Path)
+    parser.add_argument("-k", type=int, default=10, help="number of images (default: 10)")
+    parser.add_argument("--html", type=Path, help="write the images as a page")
+    parser.set_defaults(call=_search)
+
     parser = commands.add_parser("clean", help="remove work directories of outdated results")
     parser.add_argument("results", type=Path)
     parser.set_defaults(call=_clean)
@@ -391,6 +413,46 @@ def _export(arguments: argparse.Namespace) -> None:
     from ssltransfer.models.export import export
 
     print(export(arguments.model, arguments.output, layer=arguments.layer, metrics=arguments.metrics))
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    from ssltransfer.api import load_model
+
+    how, _, size = (arguments.pool or "").partition("=")
+    if arguments.pool and not size.isdecimal():
+        raise UserError(f"--pool {arguments.pool}: give max=4, avg=1 or max_dim=9000.")
+    pool = {how: int(size)} if arguments.pool else None
+    found = load_model(arguments.model).embed(arguments.images, layer=arguments.layer, pool=pool)
+    found.save(arguments.output)
+    _print_skipped(found.skipped)
+    print(
+        f"{arguments.output}: {len(found.paths)} images, {found.vectors.shape[1]} dimensions of {found.about['layer']}"
+    )
+
+
+def _assign(arguments: argparse.Namespace) -> None:
+    from ssltransfer.api import assign
+
+    found = assign(arguments.cluster, arguments.images, model=arguments.model)
+    found.save(arguments.output)
+    _print_skipped(found.skipped)
+    print(f"{arguments.output}: {len(found.paths)} images in {len(set(found.clusters.tolist()))} clusters")
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    from ssltransfer.api import Embeddings, search, write_strip
+
+    embeddings = Embeddings.load(arguments.embeddings)
+    found = search(embeddings, arguments.image, k=arguments.k)
+    for path, similarity in found:
+        print(f"{similarity:.4f}  {path}")
+    if arguments.html:
+        write_strip(arguments.html, arguments.image, found, embeddings.root)
+
+
+def _print_skipped(skipped: dict[str, str]) -> None:
+    for path, reason in skipped.items():
+        print(f"skipped {path}: {reason}", file=sys.stderr)
 
 
 def _clean(arguments: argparse.Namespace) -> None:

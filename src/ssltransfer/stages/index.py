@@ -42,13 +42,26 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
     """
     started = time.monotonic()
     threads = threads or available_cores()
+    index = make_index(spec, threads)
+    write_index(output, index)
+    write_run_info(output, started, device=f"CPU ({threads} threads)")
+    logger.info("; ".join(_summary(index)))
+
+
+def make_index(spec: Dataset, threads: int | None = None) -> Index:
+    """The index of a dataset, not written.
+
+    Raises:
+        LayoutError, ArtifactError: see `run`.
+    """
+    threads = threads or available_cores()
     found = list_images(spec, workers=threads)
     for note in found.notes:
         logger.info(note)
     readable = _Readable(found, spec, threads)
     _check_corrupt_fraction(found, readable, spec)
     labels = np.full(len(found.paths), -1, np.int32) if found.labels is None else np.array(found.labels, np.int32)
-    index = Index(
+    return Index(
         root=found.root,
         paths=[found.paths[place] for place in readable.places],
         labels=labels[readable.places],
@@ -61,9 +74,6 @@ def run(spec: Dataset, *, output: Path, threads: int | None = None) -> None:
         spec=json.loads(spec.canonical()),
         targets=_targets(found, readable, spec),
     )
-    write_index(output, index)
-    write_run_info(output, started, device=f"CPU ({threads} threads)")
-    logger.info("; ".join(_summary(index)))
 
 
 def _targets(found: DatasetListing, readable: _Readable, spec: Dataset) -> Targets | None:

@@ -1,0 +1,122 @@
+"""Models from Python and by commands, as a user calls them; equal to what the stages make."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ssltransfer
+from ssltransfer.api import Embeddings
+from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.index import read_index
+from ssltransfer.cli import main
+from ssltransfer.config.entities import Cluster, Features, Pretext
+from ssltransfer.models.backbone import LayerError
+from ssltransfer.stages import cluster, features, label, pretext
+
+SPEC = Features.model_validate({"model": "net", "layer": "block4", "pool": {"avg": 1}, "precision": "float32"})
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, objects_path: Path) -> Path:
+    """A folder of results: a model, its features of `objects`, a clustering of them and labels."""
+    root = tmp_path_factory.mktemp("results")
+    model = root / "pretext" / "net" / "manifest.json"
+    backbone = {"name": "resnet18", "width_mult": 0.125, "img_size": 64}
+    pretext.run(Pretext.model_validate({"task": "random", "backbone": backbone}), output=model, threads=1)
+    stored = root / "features" / "f" / "o" / "manifest.json"
+    features.run(SPEC, model=model, data=objects_path, output=stored, threads=1)
+    clustering = root / "cluster" / "c" / "manifest.json"
+    spec = Cluster.model_validate({"features": "f", "data": "o", "k": 3})
+    cluster.run(spec, features=stored, output=clustering, threads=1)
+    label.run(spec="1", cluster=clustering, features=stored, index=objects_path, output=root / "l.parquet", threads=1)
+    return root
+
+
+def test_embeddings_are_those_of_the_features_stage(results: Path, objects_path: Path, tmp_path: Path) -> None:
+    index = read_index(objects_path)
+    model = ssltransfer.load_model(results / "pretext" / "net")
+    stored = ssltransfer.open_features(results / "features" / "f" / "o" / "manifest.json")
+    expected = stored.read(slice(0, len(index)))
+    by_file = model.embed([index.path(i) for i in range(len(index))], layer="block4", threads=1)
+    assert np.array_equal(by_file.vectors, expected)
+    by_folder = model.embed(index.root, layer="block4", pool={"avg": 1}, threads=1)
+    order = [by_folder.paths.index(path) for path in index.paths]
+    assert np.array_equal(by_folder.vectors[order], expected)
+    assert model.layers[-1] == "pool" and model.embed([index.path(0)]).about["pool"] is None
+    for suffix in ("parquet", "npz"):
+        by_folder.save(tmp_path / f"e.{suffix}")
+        read = Embeddings.load(tmp_path / f"e.{suffix}")
+        assert read.paths == by_folder.paths and np.array_equal(read.vectors, by_folder.vectors)
+        assert (read.root, read.about) == (by_folder.root, by_folder.about)
+
+
+def test_assignments_are_those_of_the_label_stage(results: Path, objects_path: Path, tmp_path: Path) -> None:
+    index, labels = read_index(objects_path), ssltransfer.read_labels(results / "l.parquet")
+    found = ssltransfer.assign(results / "cluster" / "c", index.root, threads=1)
+    order = [found.paths.index(path) for path in index.paths]
+    assert np.array_equal(found.clusters[order], labels.labels)
+    assert np.array_equal(found.distances[order], labels.distances)
+    found.save(tmp_path / "a.csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == found.paths
+    assert [int(row["cluster"]) for row in rows] == found.clusters.tolist()
+    assert np.float32(rows[0]["distance"]) == found.distances[0]
+
+
+def test_commands_embed_assign_and_search(
+    results: Path, objects_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = read_index(objects_path)
+    image, embedded = str(index.path(7)), str(tmp_path / "e.npz")
+    assert main(["embed", str(results / "pretext" / "net"), str(index.root), embedded, "--layer", "block2"]) == 0
+    assert main(["search", embedded, image, "-k", "3", "--html", str(tmp_path / "s.html")]) == 0
+    assert main(["assign", str(results / "cluster" / "c"), str(index.root), str(tmp_path / "a.csv")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{embedded}: {len(index)} images, 16 dimensions of block2" in lines
+    assert f"1.0000  {index.paths[7]}" in lines, "the image itself is the most similar one"
+    assert f"{tmp_path / 'a.csv'}: {len(index)} images in 3 clusters" in lines
+    assert (tmp_path / "s.html").read_text().count('<img src="data:image/jpeg') == 4
+
+
+def test_unreadable_images_of_a_folder_are_skipped(results: Path, objects_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "good.jpg").write_bytes(read_index(objects_path).path(0).read_bytes())
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    found = ssltransfer.load_model(results / "pretext" / "net").embed(tmp_path)
+    assert found.paths == ["good.jpg"] and list(found.skipped) == ["bad.jpg"]
+
+
+def test_wrong_inputs_are_refused(results: Path, objects_path: Path, tmp_path: Path) -> None:
+    model, image = ssltransfer.load_model(results / "pretext" / "net"), read_index(objects_path).path(0)
+    with pytest.raises(ArtifactError, match=rf"no such file; did you mean '{image.name}'"):
+        model.embed([f"{image}x"])
+    with pytest.raises(LayerError, match="no layer 'blok2'"):
+        model.embed([image], layer="blok2")
+    with pytest.raises(ArtifactError, match=r"use \.parquet or \.npz"):
+        model.embed([image]).save(tmp_path / "e.csv")
+    with pytest.raises(ArtifactError, match="write it with `ssltransfer embed`"):
+        ssltransfer.search(tmp_path / "e.npz", image)
+    with pytest.raises(ArtifactError, match="not a file of `ssltransfer embed`"):
+        (tmp_path / "e.npz").write_bytes(b"x")
+        ssltransfer.search(tmp_path / "e.npz", image)
+    with pytest.raises(ArtifactError, match=r"is not in .*; name its manifest"):
+        (results / "pretext" / "net").rename(results / "elsewhere")
+        try:
+            ssltransfer.assign(results / "cluster" / "c", [image])
+        finally:
+            (results / "elsewhere").rename(results / "pretext" / "net")
+
+
+def test_package_lists_its_names_and_imports_torch_late() -> None:
+    assert {"load_model", "kmeans", "read_metrics", "search"} <= set(dir(ssltransfer))
+    assert all(getattr(ssltransfer, name) is not None for name in dir(ssltransfer))
+    with pytest.raises(AttributeError, match="no attribute 'load'"):
+        ssltransfer.load  # noqa: B018
+    code = "import sys, ssltransfer; assert 'load_model' in dir(ssltransfer); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
