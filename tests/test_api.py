@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,20 +22,20 @@ from ssltransfer.config.entities import Cluster, Features, Pretext
 from ssltransfer.models.backbone import LayerError
 from ssltransfer.stages import cluster, features, label, pretext
 
-SPEC = Features.model_validate({"model": "net", "layer": "block4", "pool": {"avg": 1}, "precision": "float32"})
+SPEC = Features.model_validate({"model": "jigsawpp", "layer": "block4", "pool": {"avg": 1}, "precision": "float32"})
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, objects_path: Path) -> Path:
     """A folder of results: a model, its features of `objects`, a clustering of them and labels."""
-    root = tmp_path_factory.mktemp("results")
-    model = root / "pretext" / "net" / "manifest.json"
+    root = tmp_path_factory.mktemp("use") / "results" / "demo"
+    model = root / "pretext" / "jigsawpp" / "manifest.json"
     backbone = {"name": "resnet18", "width_mult": 0.125, "img_size": 64}
     pretext.run(Pretext.model_validate({"task": "random", "backbone": backbone}), output=model, threads=1)
-    stored = root / "features" / "f" / "o" / "manifest.json"
+    stored = root / "features" / "jigsawpp-block3" / "scenes-train" / "manifest.json"
     features.run(SPEC, model=model, data=objects_path, output=stored, threads=1)
-    clustering = root / "cluster" / "c" / "manifest.json"
-    spec = Cluster.model_validate({"features": "f", "data": "o", "k": 3})
+    clustering = root / "cluster" / "jigsawpp-k40" / "manifest.json"
+    spec = Cluster.model_validate({"features": "jigsawpp-block3", "data": "scenes-train", "k": 3})
     cluster.run(spec, features=stored, output=clustering, threads=1)
     label.run(spec="1", cluster=clustering, features=stored, index=objects_path, output=root / "l.parquet", threads=1)
     return root
@@ -40,8 +43,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, objects_path: Path) -> Pat
 
 def test_embeddings_are_those_of_the_features_stage(results: Path, objects_path: Path, tmp_path: Path) -> None:
     index = read_index(objects_path)
-    model = ssltransfer.load_model(results / "pretext" / "net")
-    stored = ssltransfer.open_features(results / "features" / "f" / "o" / "manifest.json")
+    model = ssltransfer.load_model(results / "pretext" / "jigsawpp")
+    stored = ssltransfer.open_features(results / "features" / "jigsawpp-block3" / "scenes-train" / "manifest.json")
     expected = stored.read(slice(0, len(index)))
     by_file = model.embed([index.path(i) for i in range(len(index))], layer="block4", threads=1)
     assert np.array_equal(by_file.vectors, expected)
@@ -58,7 +61,7 @@ def test_embeddings_are_those_of_the_features_stage(results: Path, objects_path:
 
 def test_assignments_are_those_of_the_label_stage(results: Path, objects_path: Path, tmp_path: Path) -> None:
     index, labels = read_index(objects_path), ssltransfer.read_labels(results / "l.parquet")
-    found = ssltransfer.assign(results / "cluster" / "c", index.root, threads=1)
+    found = ssltransfer.assign(results / "cluster" / "jigsawpp-k40", index.root, threads=1)
     order = [found.paths.index(path) for path in index.paths]
     assert np.array_equal(found.clusters[order], labels.labels)
     assert np.array_equal(found.distances[order], labels.distances)
@@ -75,9 +78,9 @@ def test_commands_embed_assign_and_search(
 ) -> None:
     index = read_index(objects_path)
     image, embedded = str(index.path(7)), str(tmp_path / "e.npz")
-    assert main(["embed", str(results / "pretext" / "net"), str(index.root), embedded, "--layer", "block2"]) == 0
+    assert main(["embed", str(results / "pretext" / "jigsawpp"), str(index.root), embedded, "--layer", "block2"]) == 0
     assert main(["search", embedded, image, "-k", "3", "--html", str(tmp_path / "s.html")]) == 0
-    assert main(["assign", str(results / "cluster" / "c"), str(index.root), str(tmp_path / "a.csv")]) == 0
+    assert main(["assign", str(results / "cluster" / "jigsawpp-k40"), str(index.root), str(tmp_path / "a.csv")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert f"{embedded}: {len(index)} images, 16 dimensions of block2" in lines
     assert f"1.0000  {index.paths[7]}" in lines, "the image itself is the most similar one"
@@ -88,12 +91,12 @@ def test_commands_embed_assign_and_search(
 def test_unreadable_images_of_a_folder_are_skipped(results: Path, objects_path: Path, tmp_path: Path) -> None:
     (tmp_path / "good.jpg").write_bytes(read_index(objects_path).path(0).read_bytes())
     (tmp_path / "bad.jpg").write_bytes(b"no image")
-    found = ssltransfer.load_model(results / "pretext" / "net").embed(tmp_path)
+    found = ssltransfer.load_model(results / "pretext" / "jigsawpp").embed(tmp_path)
     assert found.paths == ["good.jpg"] and list(found.skipped) == ["bad.jpg"]
 
 
 def test_wrong_inputs_are_refused(results: Path, objects_path: Path, tmp_path: Path) -> None:
-    model, image = ssltransfer.load_model(results / "pretext" / "net"), read_index(objects_path).path(0)
+    model, image = ssltransfer.load_model(results / "pretext" / "jigsawpp"), read_index(objects_path).path(0)
     with pytest.raises(ArtifactError, match=rf"no such file; did you mean '{image.name}'"):
         model.embed([f"{image}x"])
     with pytest.raises(LayerError, match="no layer 'blok2'"):
@@ -106,15 +109,29 @@ def test_wrong_inputs_are_refused(results: Path, objects_path: Path, tmp_path: P
         (tmp_path / "e.npz").write_bytes(b"x")
         ssltransfer.search(tmp_path / "e.npz", image)
     with pytest.raises(ArtifactError, match=r"is not in .*; name its manifest"):
-        (results / "pretext" / "net").rename(results / "elsewhere")
+        (results / "pretext" / "jigsawpp").rename(results / "elsewhere")
         try:
-            ssltransfer.assign(results / "cluster" / "c", [image])
+            ssltransfer.assign(results / "cluster" / "jigsawpp-k40", [image])
         finally:
-            (results / "elsewhere").rename(results / "pretext" / "net")
+            (results / "elsewhere").rename(results / "pretext" / "jigsawpp")
+
+
+def test_python_of_the_page_runs(results: Path, objects_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, folder = read_index(objects_path), results.parents[1]
+    (results / "index").mkdir()
+    shutil.copy(objects_path, results / "index" / "scenes-train.parquet")
+    shutil.copytree(index.root, folder / "photos")
+    shutil.copy(index.path(0), folder / "cat.jpg")
+    page = (Path(__file__).parents[1] / "docs" / "use.md").read_text("utf-8")
+    code = textwrap.dedent(page.partition("## Python")[2].partition("`dir(")[0])
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["photos"].vectors.shape == (len(index), 128 // 2)
 
 
 def test_package_lists_its_names_and_imports_torch_late() -> None:
-    assert {"load_model", "kmeans", "read_metrics", "search"} <= set(dir(ssltransfer))
+    assert {"load_model", "cluster", "read_metrics", "search"} <= set(dir(ssltransfer))
     assert all(getattr(ssltransfer, name) is not None for name in dir(ssltransfer))
     with pytest.raises(AttributeError, match="no attribute 'load'"):
         ssltransfer.load  # noqa: B018

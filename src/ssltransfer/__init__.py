@@ -7,12 +7,11 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Name -> its module, imported at the first use: torch takes seconds.
-_API = {
-    **dict.fromkeys(("load_model", "Model", "Embeddings", "assign", "Assignment", "search"), "ssltransfer.api"),
-    **dict.fromkeys(("open_features", "read_index", "read_labels", "read_metrics"), "ssltransfer.api"),
-    **dict.fromkeys(("kmeans", "ArraySource", "Clustering"), "ssltransfer.kmeans"),
-}
+# Names of ssltransfer.api, which is imported at the first use: torch takes seconds.
+_API = (
+    *("load_model", "Model", "Embeddings", "search", "cluster", "assign", "Assignment"),
+    *("open_features", "read_index", "read_labels", "read_metrics"),
+)
 __all__ = ["__version__", *_API]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if sys.platform == "win32":
@@ -26,7 +25,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 def __getattr__(name: str) -> Any:
     if name in _API:
-        return getattr(importlib.import_module(_API[name]), name)
+        return getattr(importlib.import_module("ssltransfer.api"), name)
     raise AttributeError(f"module 'ssltransfer' has no attribute {name!r}")
 
 

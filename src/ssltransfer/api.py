@@ -39,6 +39,7 @@ from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.entities import Features
 from ssltransfer.config.formats import Folder
 from ssltransfer.config.protocols import Pool
+from ssltransfer.kmeans import ArraySource, Clustering, kmeans
 from ssltransfer.report.thumbnails import strip
 from ssltransfer.stages import label
 from ssltransfer.stages.index import make_index
@@ -46,7 +47,7 @@ from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.extraction import FeatureExtractor
 
 File = str | os.PathLike[str]
-Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Images = File | Sequence[File]
 _ABOUT = "ssltransfer"  # key of the metadata in a file of embeddings
 
 
@@ -68,7 +69,7 @@ class Embeddings:
     about: dict[str, Any]
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def save(self, file: str | os.PathLike[str]) -> None:
+    def save(self, file: File) -> None:
         """Write a .parquet (columns path, vector) or .npz file (arrays paths, vectors), with `root` and `about`.
 
         Raises:
@@ -87,7 +88,7 @@ class Embeddings:
                     np.savez(out, paths=np.array(self.paths), vectors=self.vectors, about=np.array(about))
 
     @classmethod
-    def load(cls, file: str | os.PathLike[str]) -> Embeddings:
+    def load(cls, file: File) -> Embeddings:
         """Read a file that `save` wrote.
 
         Raises:
@@ -128,7 +129,7 @@ class Model:
         normalize: normalization of its images.
     """
 
-    def __init__(self, manifest: str | os.PathLike[str]):
+    def __init__(self, manifest: File):
         path = Path(manifest)
         self.manifest = path / "manifest.json" if path.is_dir() else path
         content = read_manifest(self.manifest, ModelManifest)
@@ -178,7 +179,7 @@ class Model:
         return Embeddings(list(index.paths), vectors, index.root, about, index.skipped)
 
 
-def load_model(manifest: str | os.PathLike[str]) -> Model:
+def load_model(manifest: File) -> Model:
     """The model of a manifest.json, or of the folder that contains it.
 
     Raises:
@@ -203,7 +204,7 @@ class Assignment:
     distances: np.ndarray
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def save(self, file: str | os.PathLike[str]) -> None:
+    def save(self, file: File) -> None:
         """Write a CSV file with the columns path, cluster and distance."""
         with atomic_write(Path(file)) as beside, beside.open("w", newline="", encoding="utf-8") as out:
             writer = csv.writer(out, lineterminator="\n")
@@ -212,16 +213,16 @@ class Assignment:
 
 
 def assign(
-    cluster: str | os.PathLike[str],
+    clustering: File,
     images: Images,
     *,
-    model: str | os.PathLike[str] | None = None,
+    model: File | None = None,
     threads: int | None = None,
 ) -> Assignment:
     """The nearest cluster of images, the same as that of the label stage.
 
     Args:
-        cluster: manifest.json of a clustering, or its folder.
+        clustering: its manifest.json, or its folder.
         images: a folder, whose unreadable images are skipped, or files.
         model: manifest of the model whose features were clustered; default: the one in the same results.
         threads: of the CPU; default: all.
@@ -229,10 +230,9 @@ def assign(
     Raises:
         ArtifactError: the model is missing or another one, or an image cannot be read.
     """
-    path = Path(cluster)
+    path = Path(clustering)
     path = path / "manifest.json" if path.is_dir() else path
-    clustering = read_manifest(path, ClusterManifest)
-    results, name = path.resolve().parents[2], clustering.spec.features
+    results, name = path.resolve().parents[2], read_manifest(path, ClusterManifest).spec.features
     extracted = sorted((results / "features" / name).glob("*/manifest.json"))
     if not extracted:
         raise ArtifactError(f"{results / 'features' / name}: no features; they say how those of {path} were computed.")
@@ -258,9 +258,23 @@ def assign(
     return Assignment(list(index.paths), labels.labels, labels.distances, index.skipped)
 
 
-def search(
-    embeddings: str | os.PathLike[str] | Embeddings, image: str | os.PathLike[str], *, k: int = 10
-) -> list[tuple[str, float]]:
+def cluster(vectors: np.ndarray, k: int, *, seed: int = 0, **options: Any) -> Clustering:
+    """k-means of vectors (N, D) on the GPU if there is one: centroids, labels, distances.
+
+    Args:
+        vectors: float16 or float32.
+        k: number of clusters.
+        seed: of the initial centroids.
+        options: `l2_normalize`, `max_iter`, `init` and more of `ssltransfer.kmeans.kmeans`; `init` is "pca" by default.
+
+    Raises:
+        ArtifactError: k > N, fewer than k distinct vectors, or a value that is not finite.
+    """
+    given: dict[str, Any] = {"init": "pca", "device": plan_devices().device, "where": "the vectors", **options}
+    return kmeans(ArraySource(np.ascontiguousarray(vectors)), k, seed=seed, **given)
+
+
+def search(embeddings: File | Embeddings, image: File, *, k: int = 10) -> list[tuple[str, float]]:
     """The images of a file of embeddings that are most similar to an image: paths and cosine similarities.
 
     Raises:
