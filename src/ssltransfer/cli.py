@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 import os
 import select
 import shutil
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from ssltransfer import stages
+from ssltransfer import __version__, stages
 from ssltransfer.config import ConfigError, read_config
 from ssltransfer.config.backbones import BACKBONES
+from ssltransfer.config.base import suggest
 from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Pretext, Report, Student
 from ssltransfer.config.formats import FORMATS, AnyDataset, CacheOptions, MotionOptions
 from ssltransfer.config.methods import METHODS
@@ -294,6 +296,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Transfer the knowledge of a visual representation into another network, and evaluate both.",
         epilog="The whole pipeline: ssltransfer run CONFIG. Each stage is one job of it.",
     )
+    parser.add_argument("--version", action="version", version=f"ssltransfer {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     parsers = {stage.name: stage.add_to(commands) for stage in STAGES}
     parsers["features"].add_argument(
@@ -308,6 +311,13 @@ def _add_utility_commands(commands: Any) -> None:
     parser = commands.add_parser("list", help=f"available {', '.join(kinds)}")
     parser.add_argument("what", choices=kinds)
     parser.set_defaults(call=_list)
+
+    parser = commands.add_parser("describe", help="all options of a format, backbone, task, method or protocol")
+    parser.add_argument("name", help="as printed by `ssltransfer list`")
+    parser.set_defaults(call=_describe)
+
+    parser = commands.add_parser("schema", help="the JSON Schema of configuration files, for editors")
+    parser.set_defaults(call=_schema)
 
     parser = commands.add_parser("run", help="run the whole pipeline of a configuration with Snakemake")
     parser.add_argument("config", type=Path, help="a configuration file, or the name of a shipped one: demo.yaml")
@@ -328,6 +338,10 @@ def _add_utility_commands(commands: Any) -> None:
     )
     parser.add_argument("--benchmark-results", type=Path, help="results.json of the benchmarks: measured rates")
     parser.set_defaults(call=_estimate)
+
+    parser = commands.add_parser("status", help="finished results, and the last line of each running job")
+    parser.add_argument("results", type=Path)
+    parser.set_defaults(call=_status)
 
     parser = commands.add_parser("export", help="export a model for use without this package, with a model card")
     parser.add_argument("model", type=Path, metavar="MANIFEST", help="manifest of the model")
@@ -382,6 +396,54 @@ def _list(arguments: argparse.Namespace) -> None:
     for name, line, source in rows:
         text = f"{line} [{source}]" if source else line
         print(textwrap.fill(text, columns, initial_indent=f"{name:<{width}}  ", subsequent_indent=" " * (width + 2)))
+
+
+def _describe(arguments: argparse.Namespace) -> None:
+    found = [
+        (kind, entry)
+        for kind, entries in KINDS.items()
+        for entry in entries
+        if arguments.name == entry.model_fields["format" if kind == "formats" else "name"].default
+    ]
+    if not found:
+        known = [name for kind in KINDS for name, _, _ in listed(kind)]
+        raise UserError(f"nothing is called {arguments.name!r}{suggest(arguments.name, known)}")
+    columns = max(60, shutil.get_terminal_size((110, 24)).columns)
+    for kind, entry in found:
+        reference = f"\nSource: {entry.reference}" if entry.reference else ""
+        print(f"{arguments.name} ({kind.removesuffix('s')})\n{inspect.getdoc(entry)}{reference}\n")
+        for key, option in list(entry.model_fields.items())[1:]:
+            default = (
+                "required"
+                if option.is_required()
+                else f"default {_shown(option.get_default(call_default_factory=True))}"
+            )
+            text = f"{key}: {default}. {option.description or ''}".rstrip()
+            print(textwrap.fill(text, columns, initial_indent="  ", subsequent_indent="      "))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return value.model_dump_json(exclude_none=True)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _schema(arguments: argparse.Namespace) -> None:
+    from ssltransfer.config.json_schema import json_schema
+
+    print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from ssltransfer.planning.status import finished, running
+
+    for stage, count in finished(arguments.results).items():
+        print(f"{stage:<9}{count:>6} finished")
+    jobs = running(arguments.results)
+    for job in jobs:
+        print(f"running: {job.job}, {job.seconds:.0f} s ago: {job.line}")
+    if not jobs:
+        print("no job has written to its log in the last minute and a half")
 
 
 def _run_pipeline(arguments: argparse.Namespace) -> None:
