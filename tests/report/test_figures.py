@@ -59,6 +59,13 @@ def test_figures_are_files_of_their_own(chain) -> None:
     assert path.read_bytes() == first
 
 
+def test_figures_of_similar_titles_have_files_of_their_own(results: Results) -> None:
+    titles = ("Figure 1", "figure: 1", "Figure-1", "\u56fe")
+    figures = tuple(Figure(title=title, columns=("nn",), lines={"a": {1: "cc-jig"}}) for title in titles)
+    files = [built.file for built in build_figures(Report(figures=figures), results)]
+    assert files == ["figure-1", "figure-1-2", "figure-1-3", "figure"]
+
+
 def test_figures_name_what_has_no_results(results: Results) -> None:
     with pytest.raises(ConfigError, match=r"report.figures: 'Table 1: k': no result of nn matches 'cc-jog'"):
         build_figures(figure(lines={"a": {1: "cc-jog"}}), results)

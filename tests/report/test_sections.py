@@ -28,7 +28,7 @@ from ssltransfer.report.load_results import ArtifactRecord, Results, load_result
 from ssltransfer.report.plots import Plots
 from ssltransfer.report.sections import datasets, learning_curves, snapshot_curves
 from ssltransfer.report.students import students
-from ssltransfer.report.text import anchor, count, duration, number, shorten
+from ssltransfer.report.text import anchor, count, duration, number
 from ssltransfer.report.thumbnails import filters, sample_images, strip, thumbnail, thumbnail_source
 from ssltransfer.stages import cache
 from tests.report.conftest import BACKBONE
@@ -157,13 +157,6 @@ def test_anchors_are_unique(one: str, other: str) -> None:
     ids = anchor("student", one), anchor("student", other)
     assert (ids[0] == ids[1]) == (one == other)
     assert all(id.isascii() and not set(id) & set(" \"'<>&#%") for id in ids)
-
-
-@given(st.text(min_size=1), st.integers(5, 30))
-def test_shortened_name_fits_and_keeps_ends(name: str, length: int) -> None:
-    short = shorten(name, length)
-    assert len(short) == min(len(name), length)
-    assert short[0] == name[0] and short[-1] == name[-1]
 
 
 def test_drawings_of_protocol_are_shown() -> None:

@@ -4,6 +4,7 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from statistics import fmean, stdev
 
 from ssltransfer.artifacts.metrics import Metrics
@@ -56,13 +57,18 @@ def build_figures(report: Report, results: Results) -> list[FigureData]:
         ConfigError: an evaluation, a metric or a model has no results.
     """
     return [
-        FigureData(spec, _slug(spec.title), [_panel(spec, key, results) for key in spec.columns])
-        for spec in report.figures
+        FigureData(spec, file, [_panel(spec, key, results) for key in spec.columns])
+        for spec, file in zip(report.figures, _files(report), strict=True)
     ]
 
 
-def _slug(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+def _files(report: Report) -> list[str]:
+    """Titles as file names, with a number where another title gives the same name."""
+    names: list[str] = []
+    for figure in report.figures:
+        name = re.sub(r"[^a-z0-9]+", "-", figure.title.lower()).strip("-") or "figure"
+        names.append(next(one for one in chain([name], (f"{name}-{i}" for i in count(2))) if one not in names))
+    return names
 
 
 def _panel(spec: Figure, column: str, results: Results) -> Panel:

@@ -22,7 +22,7 @@ def render(spec: Report, results: Results, tables: list[Table], figures: list[Fi
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": text.number, "duration": text.duration, "shorten": text.shorten}
+    environment.filters |= {"number": text.number, "duration": text.duration}
     environment.globals |= {"anchor": text.anchor, "count": text.count, "with_std": text.with_std}
     plots = Plots()
     page: str = environment.get_template("report.html.j2").render(
