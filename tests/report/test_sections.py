@@ -18,12 +18,13 @@ from safetensors.torch import save_file
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.manifest import ModelManifest
-from ssltransfer.artifacts.metrics import LineFigure, Metrics
+from ssltransfer.artifacts.metrics import LineFigure, Metrics, read_metrics
 from ssltransfer.config.entities import Pretext, Report
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
 from ssltransfer.report.clusterings import clusterings
 from ssltransfer.report.dag import lay_out
+from ssltransfer.report.evaluations import evaluation_details
 from ssltransfer.report.load_results import ArtifactRecord, Results, load_results
 from ssltransfer.report.plots import Plots
 from ssltransfer.report.sections import datasets, learning_curves, snapshot_curves
@@ -157,6 +158,26 @@ def test_anchors_are_unique(one: str, other: str) -> None:
     ids = anchor("student", one), anchor("student", other)
     assert (ids[0] == ids[1]) == (one == other)
     assert all(id.isascii() and not set(id) & set(" \"'<>&#%") for id in ids)
+
+
+def test_aligned_clusters_show_their_test_images(chain) -> None:
+    chain.dataset("train", classes=["cat", "dog"])
+    test = chain.dataset("test", classes=["cat", "dog"])
+    clusters = [
+        {"cluster": 0, "class": "dog", "purity": 0.75, "test": [3, 7, 5]},
+        {"cluster": 1, "class": "cat", "purity": 0.5, "test": [2]},
+        {"cluster": 2, "class": "bird", "purity": 1.0},
+    ]
+    metrics = read_metrics(chain.measure("aligned", "m", {"accuracy": [50.0]}, details={"clusters": clusters}))
+    (evaluation,) = evaluation_details(load_results(**chain.inputs), Plots())
+    cat, dog = evaluation.models[0].clusters
+    assert (cat.cluster.label, dog.cluster.label) == ("cat", "dog")
+    assert dog.uri == strip([test.path(i) for i in (3, 7, 5)], 48)
+    page = chain.report().read_text(encoding="utf-8")
+    assert dog.uri in page and "<td>75 %</td>" in page
+    other = replace(metrics.datasets["test"], fingerprint="another index")
+    chain.measure("aligned", "m", {"accuracy": [50.0]}, details={"clusters": clusters}, datasets={"test": other})
+    assert dog.uri not in chain.report().read_text(encoding="utf-8")
 
 
 def test_drawings_of_protocol_are_shown() -> None:

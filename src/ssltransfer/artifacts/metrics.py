@@ -37,6 +37,15 @@ class NeighborExample(BaseModel):
     neighbors: list[Neighbor]
 
 
+class AlignedCluster(BaseModel):
+    """A cluster and the class that it is aligned to; `purity` is the fraction of the class, `test` are test images."""
+
+    cluster: int
+    label: str = Field(alias="class")
+    purity: float
+    test: list[int] = []
+
+
 class DrawnImage(BaseModel):
     """An image drawn by a protocol, as a data URI."""
 
@@ -69,6 +78,7 @@ class Details(BaseModel):
     per_class: dict[str, float | None] = {}
     confusion: list[list[float]] = []
     examples: list[NeighborExample] = []
+    clusters: list[AlignedCluster] = []
     drawn: list[DrawnImage] = []
     lines: list[LineFigure] = []
     layers: list[str] = []
