@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from ssltransfer.artifacts.files import write_json
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.manifest import ModelManifest
 from ssltransfer.artifacts.metrics import LineFigure, Metrics, read_metrics
@@ -27,7 +30,7 @@ from ssltransfer.report.dag import lay_out
 from ssltransfer.report.evaluations import evaluation_details
 from ssltransfer.report.load_results import ArtifactRecord, Results, load_results
 from ssltransfer.report.plots import Plots
-from ssltransfer.report.sections import datasets, learning_curves, snapshot_curves
+from ssltransfer.report.sections import datasets, layer_mixes, learning_curves, snapshot_curves
 from ssltransfer.report.students import students
 from ssltransfer.report.text import anchor, count, duration, number
 from ssltransfer.report.thumbnails import filters, sample_images, strip, thumbnail, thumbnail_source
@@ -158,6 +161,23 @@ def test_anchors_are_unique(one: str, other: str) -> None:
     ids = anchor("student", one), anchor("student", other)
     assert (ids[0] == ids[1]) == (one == other)
     assert all(id.isascii() and not set(id) & set(" \"'<>&#%") for id in ids)
+
+
+def test_layer_mixes_show_tasks_and_evaluations_of_a_model(chain) -> None:
+    chain.dataset("d", classes=["a", "b"])
+    mixes = {"rp": [0.6, -0.8, 0.0], "col": [1.0, 0.0, 0.0]}
+    for name in ("mixed", "plain", "other"):
+        task = {"name": "random"}
+        path = chain.model(name, "pretext", {"task": task}, trained=False)
+        if name == "mixed":
+            write_json(path, json.loads(path.read_text()) | {"mixes": mixes})
+    chain.measure("frozen", "mixed", {"accuracy": [50.0]}, details={"mix": [0.0, 0.0, 1.0]})
+    chain.measure("frozen", "plain", {"accuracy": [50.0]}, details={"mix": [0.0, 1.0, 0.0]})
+    (mixed, drawn), (plain, _) = layer_mixes(load_results(**chain.inputs), Plots())
+    assert (mixed, plain) == ("mixed", "plain")
+    shown = re.findall(r"<text[^>]*>([^<]+)</text>", drawn)
+    assert [name for name in shown if name in ("rp", "col", "frozen")] == ["col", "rp", "frozen"]
+    assert chain.report().read_text(encoding="utf-8").count("<h3>Mixes of units: ") == 2
 
 
 def test_aligned_clusters_show_their_test_images(chain) -> None:

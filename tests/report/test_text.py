@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from ssltransfer.config.entities import Figure, Report, Table
 from ssltransfer.report.text import wrap
 
-KINDS = ("dataset", "model", "baseline", "student", "features", "cluster", "evaluation", "probe", "class", "layer")
-KINDS += ("series", "lines", "level", "title", "table", "figure", "skipped", "note")
+RESULTS = ("dataset", "model", "baseline", "student", "features", "cluster", "evaluation", "probe")
+OTHERS = ("class", "layer", "series", "lines", "level", "title", "table", "figure", "skipped", "note")
 
 
 def names(kind: str) -> list[str]:
@@ -75,12 +75,12 @@ def long_names(chain) -> Path:
         chain.label(cluster, data)
         method = {"name": "cluster-classification", "cluster": cluster}
         chain.model(student, "student", {"method": method, "data": data})
-    line = {"title": names("title")[0], "x": "x", "y": "y", "series": dict.fromkeys(names("series"), ([1], [2]))}
+    line = {"x": "x", "y": "y", "series": dict.fromkeys(names("series"), ([1], [2]))}
     details = {
         "classes": names("class"),
         "per_class": dict.fromkeys(names("class"), 20.0),
         "confusion": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
-        "lines": [{**line, "title": title} for title in names("title")],
+        "lines": [line | {"title": title} for title in names("title")],
         **dict.fromkeys(names("note"), "value"),
     }
     for kind in ("model", "baseline", "student"):
@@ -99,7 +99,7 @@ def long_names(chain) -> Path:
 
 
 def test_long_names_are_shown_in_full(long_names: Path) -> None:
-    check_uncut(Shown(long_names.read_text("utf-8")).text, KINDS)
+    check_uncut(Shown(long_names.read_text("utf-8")).text, RESULTS + OTHERS)
     for name in ("summary.txt", "tables.csv"):
         check_uncut(
             long_names.with_name(name).read_text("utf-8"),

@@ -70,6 +70,7 @@ class Details(BaseModel):
         per_class: class -> value; None where the test set lacks the class.
         confusion: counts, true classes in rows, predicted ones in columns.
         layers: probed layers in the network's order.
+        mix: alpha of each unit, for evaluations with `l1_layer_mix`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -82,6 +83,7 @@ class Details(BaseModel):
     drawn: list[DrawnImage] = []
     lines: list[LineFigure] = []
     layers: list[str] = []
+    mix: list[float] = []
 
 
 @dataclass(frozen=True)

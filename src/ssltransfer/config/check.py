@@ -43,7 +43,11 @@ def check(config: Config) -> None:
     for table in config.report.tables:
         _check_table(config, table)
     for figure in config.report.figures:
-        _check_patterns(config, figure.columns, figure.patterns, f"report.figures: {figure.title!r}")
+        where = f"report.figures: {figure.title!r}"
+        _check_patterns(config, figure.columns, figure.patterns, where)
+        if figure.against and not figure.against.startswith("training:"):
+            lines = [pattern for line in figure.lines.values() for pattern in line.values()]
+            _check_patterns(config, (figure.against,), lines, where)
     _check_cycles(config)
 
 

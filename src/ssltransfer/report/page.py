@@ -38,6 +38,7 @@ def render(spec: Report, results: Results, tables: list[Table], figures: list[Fi
         curves=list(sections.learning_curves(results, plots)),
         snapshot_curves=sections.snapshot_curves(results, plots),
         layer_tables=list(sections.layer_tables(results, plots)),
+        layer_mixes=sections.layer_mixes(results, plots),
         clusterings=list(clusterings(spec, results, plots)),
         filters=sections.first_filters(results),
         evaluations=list(evaluation_details(results, plots)),

@@ -12,11 +12,12 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssltransfer.artifacts.metrics import LineFigure
-from ssltransfer.report.figures import FigureData
+from ssltransfer.report.figures import FigureData, Panel
 from ssltransfer.report.load_results import Kind
 from ssltransfer.report.text import wrap
 
@@ -24,6 +25,7 @@ INK, RULE, FAINT = "#010203", "#020304", "#030405"  # placeholders for the page'
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
 _FILE = {INK: "#1a1a1a", RULE: "#e4e4e4", FAINT: "#767676"}  # on white, for files outside the page
 MAX_NAMES = 21  # class names beside a confusion matrix
+MAX_NUMBERS = 8  # columns of a heat map with numbers in its cells
 CHARACTERS = 24  # of a line of a name
 SMALL = (2.75, 2.05)  # inches
 FAR = 2.5  # a chance level of so many times the highest value is not drawn, because it would flatten the curve
@@ -198,6 +200,21 @@ class Plots:
         with matplotlib.rc_context(_STYLE):
             return self._svg(_panels(figure), figure.spec.title)
 
+    def layer_mix(self, rows: Sequence[tuple[str, Sequence[float]]], title: str) -> Markup:
+        """|alpha| of (name, alpha of each unit) as a heat map (Doersch & Zisserman 2017, figure 5)."""
+        with matplotlib.rc_context(_STYLE):
+            names = [_lines(name) for name, _ in rows]
+            height = 0.9 + 0.18 * len(names) * max(name.count("\n") + 1 for name in names)
+            figure = Figure(figsize=(5.6, height), layout="constrained")
+            axes = figure.subplots()
+            units = max(len(alpha) for _, alpha in rows)
+            values = np.full((len(rows), units), np.nan)
+            for row, (_, alpha) in zip(values, rows, strict=True):
+                row[: len(alpha)] = np.abs(alpha)
+            _heat_map(axes, values, names, [f"{i + 1}" for i in range(units)], PowerNorm(0.5, 0, 1))
+            axes.set_xlabel("unit")
+            return self._svg(figure, title)
+
     def _svg(self, figure: Figure, title: str) -> Markup:
         """The figure as an <svg> element with a title for screen readers."""
         text = _print(figure)
@@ -239,46 +256,80 @@ def _print(figure: Figure) -> str:
 def _panels(figure: FigureData) -> Figure:
     columns = min(len(figure.panels), 3)
     rows = -(-len(figure.panels) // columns)
-    names = list(map(_lines, [*figure.panels[0].lines, *figure.panels[0].levels]))
+    spec = figure.spec
+    names = [] if spec.heat_map else list(map(_lines, [*figure.panels[0].lines, *figure.panels[0].levels]))
     legend_columns = min(len(names), 2 if columns == 1 else 4)
     tilted = max(_tilted_height(panel.layers, 32) for panel in figure.panels)
-    height = (2.5 + tilted) * rows + _legend_height(names, legend_columns)
+    height = (2.5 + tilted) * rows + (_legend_height(names, legend_columns) if names else 0)
     drawn = Figure(figsize=(max(4.4, 2.9 * columns), height), layout="constrained")
-    grid = drawn.subplots(rows, columns, squeeze=False).flat
-    for axes, panel in zip(grid, figure.panels, strict=False):
-        for i, (name, points) in enumerate(panel.lines.items()):
-            axes.errorbar(
-                [point.x for point in points],
-                [point.mean for point in points],
-                [point.std for point in points],
-                label=_lines(name),
-                color=COLORS[i % len(COLORS)],
-                marker=MARKERS[i % len(MARKERS)],
-                linestyle="-" if i < len(COLORS) else ":",
-                markersize=4,
-                capsize=2,
-            )
-        for i, (name, level) in enumerate(panel.levels.items()):
-            axes.axhline(level, label=_lines(name), color=INK, linewidth=0.9, linestyle=("--", ":", "-.")[i % 3])
-        if panel.layers:
-            axes.set_xticks(
-                range(len(panel.layers)),
-                map(_lines, panel.layers),
-                rotation=60 if _tilted_height(panel.layers, 32) else 0,
-            )
+    cells = list(drawn.subplots(rows, columns, squeeze=False).flat)
+    for axes, panel in zip(cells, figure.panels, strict=False):
+        if spec.heat_map:
+            xs = sorted({point.x for points in panel.lines.values() for point in points})
+            values = np.full((len(panel.lines), len(xs)), np.nan)
+            for row, points in zip(values, panel.lines.values(), strict=True):
+                row[[xs.index(point.x) for point in points]] = [point.mean for point in points]
+            labels = [panel.layers[int(x)] if panel.layers else f"{x:g}" for x in xs]
+            _heat_map(axes, values, [_lines(name) for name in panel.lines], [_lines(label) for label in labels])
+            axes.set_ylabel(spec.y)
         else:
-            if figure.spec.log_x:
-                axes.set_xscale("log")
-            ticks = sorted({point.x for points in panel.lines.values() for point in points})
-            if len(ticks) < 8:
-                axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
-                axes.minorticks_off()
-            axes.set_xlabel(figure.spec.x)
+            _line_panel(axes, panel, log_x=spec.log_x)
+        if panel.layers:
+            axes.tick_params("x", rotation=60 if tilted else 0)
+        axes.set_xlabel(panel.x)
         axes.set_title(_lines(f"{panel.title}, {panel.unit}", 36))
-    for axes in list(drawn.axes)[len(figure.panels) :]:
+    for axes in cells[len(figure.panels) :]:
         axes.remove()
-    drawn.legend(*drawn.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=legend_columns)
+    if names:
+        drawn.legend(*drawn.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=legend_columns)
     return drawn
+
+
+def _line_panel(axes: Axes, panel: Panel, *, log_x: bool) -> None:
+    is_scatter = any(point.label for points in panel.lines.values() for point in points)
+    for i, (name, points) in enumerate(panel.lines.items()):
+        axes.errorbar(
+            [point.x for point in points],
+            [point.mean for point in points],
+            [point.std for point in points],
+            [point.x_std for point in points] if is_scatter else None,
+            label=_lines(name),
+            color=COLORS[i % len(COLORS)],
+            marker=MARKERS[i % len(MARKERS)],
+            linestyle="none" if is_scatter else "-" if i < len(COLORS) else ":",
+            markersize=4,
+            capsize=2,
+        )
+        for point in points if is_scatter else ():
+            axes.annotate(point.label, (point.x, point.mean), (4, 2), textcoords="offset points", fontsize=7)
+    for i, (name, level) in enumerate(panel.levels.items()):
+        axes.axhline(level, label=_lines(name), color=INK, linewidth=0.9, linestyle=("--", ":", "-.")[i % 3])
+    if log_x:
+        axes.set_xscale("log")
+    ticks = sorted({point.x for points in panel.lines.values() for point in points})
+    if panel.layers:
+        axes.set_xticks(range(len(panel.layers)), map(_lines, panel.layers))
+    elif len(ticks) < 8 and not is_scatter:
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axes.minorticks_off()
+
+
+def _heat_map(
+    axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], norm: Normalize | None = None
+) -> None:
+    """Values (R, C), NaN where missing, with their numbers if there is room, else with a color bar."""
+    image = axes.imshow(values, cmap="Blues", norm=norm, aspect="auto", interpolation="nearest")
+    axes.grid(visible=False)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), columns)
+    if len(columns) > MAX_NUMBERS:
+        axes.figure.colorbar(image, ax=axes)
+        return
+    shades = np.asarray(image.norm(values))
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            color = "white" if shades[row, column] > 0.6 else "black"  # on the cell's own color
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
 
 
 def _lines(name: str, width: int = CHARACTERS) -> str:
