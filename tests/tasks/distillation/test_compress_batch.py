@@ -33,8 +33,8 @@ def test_compress_batch_compares_cosines_of_all_pairs(make_given: InputsMaker) -
     def cosine(x: np.ndarray, i: int, j: int) -> float:
         return float(x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j]))
 
-    pairs = [[cosine(x, i, j) for i, j in permutations(range(16), 2)] for x in sides]
-    expected = np.mean(np.square(np.subtract(*pairs)))
+    student, teacher = (np.array([cosine(x, i, j) for i, j in permutations(range(16), 2)]) for x in sides)
+    expected = np.mean((student - teacher) ** 2)
     found = task(batch, batch.rng(0))["loss"]
     assert found.item() == pytest.approx(expected, rel=1e-4)
     found.backward()
