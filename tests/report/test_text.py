@@ -92,6 +92,8 @@ def long_names(chain) -> Path:
     lines = {line: {1: names("model")[0]} for line in names("lines")}
     levels = dict.fromkeys(names("level"), names("baseline")[0])
     figures = [Figure(title=t, columns=tuple(names("evaluation")), lines=lines, levels=levels) for t in names("figure")]
+    given = {"title": "more", "columns": names("evaluation"), "lines": lines}
+    figures += [Figure(**given, heat_map=True), Figure(**given, against=names("probe")[2])]
     columns = (*names("evaluation"), *names("probe"))
     return chain.report(
         Report(tables=tuple(Table(title=t, columns=columns) for t in names("table")), figures=tuple(figures))
@@ -105,8 +107,8 @@ def test_long_names_are_shown_in_full(long_names: Path) -> None:
             long_names.with_name(name).read_text("utf-8"),
             ("model", "baseline", "student", "evaluation", "probe", "table"),
         )
-    drawings = sorted(long_names.parent.glob("figures/*.svg"))
-    assert len(drawings) == 3
+    drawings = list(long_names.parent.glob("figures/*.svg"))
+    assert {"more", "more-2"} < {drawing.stem for drawing in drawings} and len(drawings) == 5
     for drawing in drawings:
         text = "".join(element.text or "" for element in ET.parse(drawing).iter("{http://www.w3.org/2000/svg}text"))
-        check_uncut(text, ("lines", "level", "evaluation"))
+        check_uncut(text, ("lines", "evaluation") if "more" in drawing.stem else ("lines", "level", "evaluation"))

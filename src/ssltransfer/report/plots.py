@@ -189,8 +189,8 @@ class Plots:
                 xs, ys = figure.series[name]
                 axes.plot(xs, ys, color=COLORS[i % len(COLORS)], label=_lines(name))
             axes.set_title(_lines(figure.title, 36))
-            axes.set_xlabel(figure.x)
-            axes.set_ylabel(figure.y)
+            axes.set_xlabel(_lines(figure.x, 36))
+            axes.set_ylabel(_lines(figure.y, 28))
             if len(figure.series) > 1:
                 axes.legend(loc="best")
             return self._svg(drawn, f"{figure.title} of {model}")
@@ -271,12 +271,12 @@ def _panels(figure: FigureData) -> Figure:
                 row[[xs.index(point.x) for point in points]] = [point.mean for point in points]
             labels = [panel.layers[int(x)] if panel.layers else f"{x:g}" for x in xs]
             _heat_map(axes, values, [_lines(name) for name in panel.lines], [_lines(label) for label in labels])
-            axes.set_ylabel(spec.y)
+            axes.set_ylabel(_lines(spec.y, 36))
         else:
             _line_panel(axes, panel, log_x=spec.log_x)
         if panel.layers:
             axes.tick_params("x", rotation=60 if tilted else 0)
-        axes.set_xlabel(panel.x)
+        axes.set_xlabel(_lines(panel.x, 36))
         axes.set_title(_lines(f"{panel.title}, {panel.unit}", 36))
     for axes in cells[len(figure.panels) :]:
         axes.remove()
