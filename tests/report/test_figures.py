@@ -70,15 +70,16 @@ def test_figures_scatter_names_what_is_missing(results: Results, against: str, m
 
 def test_figures_heat_map_has_a_row_per_line_and_a_column_per_number(chain) -> None:
     chain.dataset("d", classes=["a", "b"])
-    lines: dict[str, dict[int, str]] = {"large": {}, "small": {}}
-    for row, x, value in (("large", 4, 71.5), ("large", 1, 62.5), ("small", 1, 53.5)):
+    lines: dict[str, dict[int, str]] = {"1024": {}, "512": {}}
+    for row, x, value in (("1024", 4, 71.5), ("1024", 1, 62.5), ("512", 1, 53.5)):
         lines[row][x] = f"{row}-{x}"
         chain.model(f"{row}-{x}", "student", {"method": {"name": "supervised"}, "data": "d"}, trained=False)
         chain.measure("nn", f"{row}-{x}", {"accuracy": [value]})
     page = chain.report(figure(lines=lines, heat_map=True, x="width", y="size")).read_text(encoding="utf-8")
     drawn = ET.parse(chain.root / "report" / "figures" / "table-1-k.svg")
     shown = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
-    assert set(shown) == {"1", "4", "width", "large", "small", "size", "71.5", "62.5", "53.5", "nn, %"}
+    assert set(shown) == {"1", "4", "width", "1024", "512", "size", "71.5", "62.5", "53.5", "nn, %"}
+    assert shown.index("512") < shown.index("1024") and shown.index("53.5") < shown.index("62.5") < shown.index("71.5")
     assert ">71.5<" in page
 
 

@@ -57,6 +57,7 @@ def test_wrap_loses_no_character(name: str, width: int) -> None:
 
 def test_wrap_breaks_after_separators() -> None:
     assert wrap("jigsaw-kolesnikov-resnet50-v2-w1", 24) == ["jigsaw-kolesnikov-", "resnet50-v2-w1"]
+    assert wrap("rotation-resnet18-w0.125", 21) == ["rotation-resnet18-", "w0.125"]
     assert wrap("rotation-revnet50", 24) == ["rotation-revnet50"]
 
 

@@ -103,7 +103,7 @@ def _panel(spec: Figure, column: str, results: Results) -> Panel:
 
     layers: list[str] = []
     if spec.layers:
-        models = {name: chosen(pattern) for name, pattern in spec.layers.items()}
+        models = {name: chosen(spec.layers[name]) for name in sorted(spec.layers, key=_natural_order)}
         layers = max((results.ordered_layers(metrics) for found in models.values() for metrics in found), key=len)
         lines = {
             name: [point(i, found, layer) for i, layer in enumerate(layers) if all(layer in m.values for m in found)]
@@ -111,11 +111,16 @@ def _panel(spec: Figure, column: str, results: Results) -> Panel:
         }
     else:
         lines = {
-            name: [point(x, chosen(pattern), value) for x, pattern in sorted(points.items())]
-            for name, points in spec.lines.items()
+            name: [point(x, chosen(pattern), value) for x, pattern in sorted(spec.lines[name].items())]
+            for name in sorted(spec.lines, key=_natural_order)
         }
     levels = {name: fmean(m.mean(value) for m in chosen(pattern)) for name, pattern in spec.levels.items()}
     return Panel(column, measured[0].unit, lines, levels, layers, spec.x or x_axis)
+
+
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """Key that sorts names by the numbers in them, because the order of the configuration is not kept."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:

@@ -51,7 +51,8 @@ def wrap(name: str, width: int) -> list[str]:
 
     Names are never cut, because two names could differ in any part.
     """
-    return re.findall(rf"(?s).{{1,{width}}}\Z|.{{{width // 2},{width}}}(?<=[-_./+:, ])|.{{1,{width}}}", name)
+    separator = r"(?:(?<=[-_/+:, ])|(?<=\.)(?!\d))"
+    return re.findall(rf"(?s).{{1,{width}}}\Z|.{{{width // 2},{width}}}{separator}|.{{1,{width}}}", name)
 
 
 def anchor(stage: str, name: str) -> str:
