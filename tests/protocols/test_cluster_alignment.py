@@ -53,12 +53,14 @@ def test_similarities_of_empty_cluster_are_zero() -> None:
 def test_samples_are_drawn_at_random_from_aligned_clusters() -> None:
     clusters = np.arange(3000) % 30
     aligned = np.arange(1, 29)
-    shown = samples(clusters, aligned, seed=0)
-    assert len(shown) == 12 and set(shown) <= set(aligned.tolist()) and shown == samples(clusters, aligned, seed=0)
+    paths = [f"{i}.jpg" for i in range(3000)]
+    shown = samples(clusters, aligned, paths, seed=0)
+    assert len(shown) == 12 and set(shown) <= set(aligned.tolist()) and sorted(shown) != list(range(1, 13))
     for cluster, images in shown.items():
-        assert len(set(images)) == len(images) == 12 and (clusters[images] == cluster).all()
-    assert shown != samples(clusters, aligned, seed=1) and sorted(shown) != list(range(1, 13))
-    assert samples(np.array([2, 2, 5]), np.array([2, 7]), seed=0).keys() == {2}
+        assert len(set(images)) == len(images) == 12
+        assert {clusters[paths.index(path)] for path in images} == {cluster}
+    assert shown == samples(clusters[::-1], aligned, paths[::-1], seed=0) != samples(clusters, aligned, paths, seed=1)
+    assert samples(np.array([2, 2, 5]), np.array([2, 7]), paths, seed=0).keys() == {2}
 
 
 def test_cluster_alignment_equals_numpy(chain, tmp_path: Path) -> None:
@@ -88,5 +90,5 @@ def test_cluster_alignment_equals_numpy(chain, tmp_path: Path) -> None:
     clustering = kmeans(ArraySource(x), 12, max_iter=3, tolerance=0, seed=0)
     nearest = cdist(y, clustering.centroids).argmin(1)
     assert {one.cluster for one in shown} == set(nearest.tolist())
-    assert all((nearest[one.test] == one.cluster).all() for one in shown)
+    assert all(nearest[test.paths.index(path)] == one.cluster for one in shown for path in one.test)
     assert sum(found.details["sizes"]) == 60 and len(found.details["clusters"]) == 12

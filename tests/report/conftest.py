@@ -146,11 +146,11 @@ class Chain:
             unit="%",
             values=values,
             seeds=list(range(len(values[primary_metric]))),
+            datasets={
+                role: DatasetRef(name, len(index), index.fingerprint)
+                for role, (name, index) in zip(("train", "test"), roles, strict=False)
+            },
             **{
-                "datasets": {
-                    role: DatasetRef(name, len(index), index.fingerprint)
-                    for role, (name, index) in zip(("train", "test"), roles, strict=False)
-                },
                 "protocol": {"name": "linear-probe-per-layer" if primary_metric == "best" else "knn"},
                 "chance": 10.0,
                 **more,
@@ -159,7 +159,7 @@ class Chain:
         path = self.root / "evaluate" / evaluation / f"{model}.json"
         write_metrics(path, metrics)
         write_json(run_info_file(path), RUN)
-        self.inputs["metrics"] = list(dict.fromkeys([*self.inputs["metrics"], path]))
+        self.inputs["metrics"].append(path)
         return path
 
     def _manifest(self, kind: str, folder: Path, stage: str, spec: dict[str, Any], content: dict[str, Any]) -> Path:

@@ -38,12 +38,12 @@ class NeighborExample(BaseModel):
 
 
 class AlignedCluster(BaseModel):
-    """A cluster and the class that it is aligned to; `purity` is the fraction of the class, `test` are test images."""
+    """A cluster and the class that it is aligned to; `purity` is the fraction of the class, `test` are paths."""
 
     cluster: int
     label: str = Field(alias="class")
     purity: float
-    test: list[int] = []
+    test: list[str] = []
 
 
 class DrawnImage(BaseModel):

@@ -1,5 +1,6 @@
 """Cluster alignment (Abbasi Koohpayegani et al. 2020; protocols 4.6): do clusters of features match the classes?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def evaluate(context: EvalContext) -> EvalResult:
         similarity = similarities(clustering.labels, classes.train, k, len(classes.names))
         matched = match(similarity)
         predicted = matched[nearest.numpy()]
-        shown = samples(nearest.numpy(), np.flatnonzero(matched >= 0), seed)
+        shown = samples(nearest.numpy(), np.flatnonzero(matched >= 0), context.test.paths, seed)
         clusters = [
             {
                 "cluster": c,
@@ -66,18 +67,18 @@ def evaluate(context: EvalContext) -> EvalResult:
     return run_seeds(context, run)
 
 
-def samples(clusters: np.ndarray, aligned: np.ndarray, seed: int) -> dict[int, list[int]]:
-    """Random test images of random aligned clusters that have some, for the report: cluster -> sample numbers.
+def samples(clusters: np.ndarray, aligned: np.ndarray, paths: Sequence[str], seed: int) -> dict[int, list[str]]:
+    """Random images of random aligned clusters that have some, for the report: cluster -> paths.
 
-    `clusters` (N,) are those of the test images.
+    `clusters` (N,) are those of the images at `paths`.
     """
     filled = [c for c in aligned.tolist() if (clusters == c).any()]
     chosen = sorted(filled, key=lambda c: seed_of(seed, "shown cluster", c))[:CLUSTERS]
 
-    def order(sample: int) -> int:
-        return seed_of(seed, "shown image", sample)
+    def order(path: str) -> int:
+        return seed_of(seed, "shown image", path)
 
-    return {c: sorted(np.flatnonzero(clusters == c).tolist(), key=order)[:IMAGES] for c in chosen}
+    return {c: sorted((paths[i] for i in np.flatnonzero(clusters == c).tolist()), key=order)[:IMAGES] for c in chosen}
 
 
 def similarities(clusters: np.ndarray, labels: np.ndarray, k: int, classes: int) -> np.ndarray:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
+from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.metrics import AlignedCluster, DrawnImage, Metrics, NeighborExample
@@ -119,12 +121,17 @@ def _neighbors(results: Results, metrics: Metrics) -> list[Neighbors]:
 
 
 def _clusters(results: Results, metrics: Metrics) -> list[ClusterImages]:
-    """Clusters with images, ordered by class; none if the test images are no longer those of the evaluation."""
+    """Clusters with images, ordered by class."""
     test = _index(results, metrics, "test")
-    if test is None or test.fingerprint != metrics.datasets["test"].fingerprint:
-        return []
     shown = sorted((one for one in metrics.known_details.clusters if one.test), key=lambda one: one.label)
-    return [ClusterImages(strip([thumbnail_source(test, i) for i in one.test], THUMBNAIL), one) for one in shown]
+    if test is None or not shown:
+        return []
+    samples = {path: sample for sample, path in enumerate(test.paths)}
+
+    def source(path: str) -> Path | Tensor:
+        return thumbnail_source(test, samples[path]) if path in samples else test.root / path
+
+    return [ClusterImages(strip(list(map(source, one.test)), THUMBNAIL), one) for one in shown]
 
 
 def _index(results: Results, metrics: Metrics, role: str) -> Index | None:
