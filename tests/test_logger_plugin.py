@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from snakemake_logger_plugin_ssltransfer import running_line
+
 WORKFLOW = """
 rule all:
     input: "report/index.html"
@@ -49,6 +51,14 @@ def test_logger_prints_one_line_per_job_and_path_of_report(tmp_path: Path):
     ]
     assert said[4:] == ["", "accuracy 12.5", f"The report: {tmp_path / 'report/index.html'}"]
     assert run(tmp_path, report).startswith("Nothing to be done")
+
+
+def test_running_line_shows_whole_names_that_fit():
+    name = "evaluate/" + 71 * "x"
+    names = [name + "1", name + "2", "student/cc"]
+    assert running_line(names, 200) == f"{names[0]}, {names[1]}, student/cc ..."
+    assert running_line(names, 110) == f"{names[0]} and 2 more ..."
+    assert running_line(names, 80) == "3 running ..."
 
 
 def test_logger_shows_end_of_failed_log(tmp_path: Path):

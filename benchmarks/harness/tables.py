@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -94,7 +95,7 @@ def previous_results(file: Path, machine: Mapping[str, Any]) -> dict[str, list[R
 def plot(results: Results, path: Path) -> None:
     """Relative speed with its range over rounds, and the goals."""
     lines = [
-        (f"{row}: {one.case.split(';')[0][:60]}, {baseline}", one.speed(baseline), goal)
+        (textwrap.fill(f"{row}: {one.case}, {baseline}", 75), one.speed(baseline), goal)
         for row, found in results.items()
         for one in found
         if isinstance(one, Comparison)

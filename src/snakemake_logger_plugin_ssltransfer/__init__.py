@@ -5,6 +5,7 @@ Snakemake finds this plugin by its name; `logger: ssltransfer` in a profile sele
 """
 
 import logging
+import os
 import sys
 import time
 from datetime import timedelta
@@ -87,8 +88,18 @@ class LogHandler(LogHandlerBase):
     def _show_running(self) -> None:
         """The jobs that run, in the last line of a terminal."""
         if self._running and self._stream.isatty():
-            names = ", ".join(name for name, _, _ in self._running.values())
-            print(f"\r\033[K{names} ..."[:100], end="", file=self._stream, flush=True)
+            names = [name for name, _, _ in self._running.values()]
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+            print(f"\r\033[K{running_line(names, columns)}", end="", file=self._stream, flush=True)
+
+
+def running_line(names: list[str], columns: int) -> str:
+    """As many names of running jobs as fit into a line of a terminal, uncut, and the number of the others."""
+    for shown in range(len(names), 0, -1):
+        rest = f" and {len(names) - shown} more" if shown < len(names) else ""
+        if len(line := f"{', '.join(names[:shown])}{rest} ...") < columns:
+            return line
+    return f"{len(names)} running ..."
 
 
 def job_name(rule: str, wildcards: Any) -> str:

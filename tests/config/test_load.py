@@ -115,6 +115,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
             {"figures": [{"title": "t", "columns": ["nn"], "layers": {"a": "jgi"}}]},
             "report.figures: 't': no model",
         ),
+        (
+            "report",
+            {"figures": [{"title": "t", "columns": ["nn"], "lines": {"a": {"1": "*"}}, "against": "nm:accuracy"}]},
+            "report.figures: 't': columns: no evaluation is called 'nm'; did you mean 'nn'?",
+        ),
         ("report", {"tables": [{"title": "t", "columns": ["nn"], "rows": ["jgi"]}]}, "'jgi'; did you mean 'jig'?"),
         (
             "report",

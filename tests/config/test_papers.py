@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssltransfer.config import read_config
+from ssltransfer.config.methods import CompressBatch
 from ssltransfer.config.tasks import Imported
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
@@ -44,6 +45,30 @@ def test_noroozi_has_rows_of_jigsaw_rescaled_context_and_layer_regression():
     assert {"jigsaw", "kd-layers"} <= set(config.rows["voc07-cls"])
     assert rows["Context*", "noroozi2018-table3"] == "context-drop"
     assert config.evaluations["voc07-cls-rescaled"].protocol.model_dump()["data_dependent_init"] is True
+
+
+def test_compress_has_a_row_without_queue_and_softmax():
+    config = read_config(CONFIG / "compress2020.yaml")
+    (table,) = (one for one in config.report.tables if one.reference == "compress2020-table1-resnet18")
+    (model,) = (model for model, row in table.reference_rows.items() if row == "No queue, no softmax")
+    assert config.students[model].method == CompressBatch(teacher="moco")
+
+
+def test_kolesnikov_figures_show_every_network_of_table1():
+    config = read_config(CONFIG / "kolesnikov2019.yaml")
+    *scatters, grid = config.report.figures
+    shown = {model for figure in scatters for model in figure.patterns}
+    # Random networks have no task, and exemplar has no accuracy.
+    tables = [table for table in config.report.tables if table.reference == "kolesnikov2019-table1"]
+    compared = {model for table in tables for model in table.reference_rows}
+    assert shown == {model for model in compared if not model.startswith(("random", "exemplar"))}
+    sizes = {
+        (int(name), x): config.pretexts[model].backbone.model_dump()
+        for name, points in grid.lines.items()
+        for x, model in points.items()
+    }
+    assert len(sizes) == 20
+    assert all(one["embed_dim"] == size and 4 * one["width_mult"] == x for (size, x), one in sizes.items())
 
 
 def test_compress_table5_has_a_table_of_each_network():

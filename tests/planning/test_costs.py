@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,16 @@ def test_print_estimate_shows_jobs_memory_and_assumptions(capsys: pytest.Capture
     print_estimate(read_config(REPOSITORY / "config/noroozi2018.yaml"))
     text = capsys.readouterr().out
     assert "jigsawpp-conv4 on imagenet-train" in text and "24.6 GB" in text and "Assumed, not measured" in text
+
+
+def test_print_estimate_aligns_jobs_of_long_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = [72 * "x" + end for end in ("", "-1", "-2")]
+    text = "pretexts:\n" + "".join(f"  {name}: {{task: random, backbone: caffenet}}\n" for name in (*long, "short"))
+    (tmp_path / "c.yaml").write_text(text)
+    print_estimate(read_config(tmp_path / "c.yaml"))
+    rows = [re.match(r"  (\S+) +< 1 s +\S+ MB", line) for line in capsys.readouterr().out.splitlines()]
+    found = {row[1]: row.end() for row in rows if row and row[1] in (*long, "short")}
+    assert set(found) == {*long, "short"} and len(set(found.values())) == 1
 
 
 def test_print_estimate_marks_sums_with_unknown_sizes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.entities import EvaluationSpec
 from ssltransfer.config.protocols import ClusterAlignment, Pool
 from ssltransfer.kmeans import ArraySource, kmeans
-from ssltransfer.protocols.cluster_alignment import match, similarities
+from ssltransfer.protocols.cluster_alignment import match, samples, similarities
 from ssltransfer.stages.evaluate import run
 
 
@@ -50,6 +50,19 @@ def test_similarities_of_empty_cluster_are_zero() -> None:
     assert match(similarity).tolist() == [1, -1, 0]
 
 
+def test_samples_are_drawn_at_random_from_aligned_clusters() -> None:
+    clusters = np.arange(3000) % 30
+    aligned = np.arange(1, 29)
+    paths = [f"{i}.jpg" for i in range(3000)]
+    shown = samples(clusters, aligned, paths, seed=0)
+    assert len(shown) == 12 and set(shown) <= set(aligned.tolist()) and sorted(shown) != list(range(1, 13))
+    for cluster, images in shown.items():
+        assert len(set(images)) == len(images) == 12
+        assert {clusters[paths.index(path)] for path in images} == {cluster}
+    assert shown == samples(clusters[::-1], aligned, paths[::-1], seed=0) != samples(clusters, aligned, paths, seed=1)
+    assert samples(np.array([2, 2, 5]), np.array([2, 7]), paths, seed=0).keys() == {2}
+
+
 def test_cluster_alignment_equals_numpy(chain, tmp_path: Path) -> None:
     output = tmp_path / "ca" / "tiny.json"
     protocol = ClusterAlignment(layer="conv4", pool=Pool(max=3), max_iter=3)
@@ -73,4 +86,9 @@ def test_cluster_alignment_equals_numpy(chain, tmp_path: Path) -> None:
         nearest = cdist(y, clustering.centroids).argmin(1)
         mapping = match(similarities(clustering.labels, train.labels, 12, 12))
         assert value == pytest.approx(100 * (mapping[nearest] == test.labels).mean(), abs=1e-4)
+    shown = [one for one in found.known_details.clusters if one.test]
+    clustering = kmeans(ArraySource(x), 12, max_iter=3, tolerance=0, seed=0)
+    nearest = cdist(y, clustering.centroids).argmin(1)
+    assert {one.cluster for one in shown} == set(nearest.tolist())
+    assert all(nearest[test.paths.index(path)] == one.cluster for one in shown for path in one.test)
     assert sum(found.details["sizes"]) == 60 and len(found.details["clusters"]) == 12

@@ -18,6 +18,7 @@ from ssltransfer.models.weights import PretrainedModel
 from ssltransfer.protocols.depth import DepthTask
 from ssltransfer.protocols.depth_errors import Median
 from ssltransfer.protocols.detection.backbones import Res5Backbone, calibrate_bn
+from ssltransfer.protocols.faster_rcnn import FasterRcnn as FasterRcnnTask
 from ssltransfer.protocols.probes import ProbeTask
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.fit import fit
@@ -92,6 +93,11 @@ def test_detector_reads_layer_mix(model: PretrainedModel):
         found = [body.roi_features(one, boxes) for body, one in zip((plain, mixed), maps, strict=True)]
         assert torch.equal(*found)
     assert FasterRcnn(l1_layer_mix=0.1).l1_layer_mix == 0.1
+
+
+def test_detector_reports_layer_mix(model: PretrainedModel):
+    mixed, plain = (FasterRcnnTask(model, FasterRcnn(l1_layer_mix=strength), 20, 0) for strength in (0.1, None))
+    assert mixed.details() == {"mix": [pytest.approx(23**-0.5, abs=1e-6)] * 23} and plain.details() == {}
 
 
 def test_config_rejects_layer_mix_of_other_networks():

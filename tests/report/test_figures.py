@@ -41,6 +41,48 @@ def test_figures_over_layers_keep_the_order_of_the_network(results: Results) -> 
     assert [point.mean for point in panel.lines["students"]] == [35.25] * 3
 
 
+def test_figures_scatter_reads_x_from_another_metric_or_the_training(results: Results) -> None:
+    lines = {"all": {2: "*jig*", 1: "supervised-*"}}
+    (built,) = build_figures(figure(lines=lines, against="linear:conv1"), results)
+    (panel,) = built.panels
+    one, several = panel.lines["all"]
+    assert panel.x == "linear:conv1, %" and (one.label, several.label) == ("1", "2")
+    assert (one.x, one.mean, one.x_std) == (61.0, 61.0, 0.0)
+    assert (several.x, several.mean) == (pytest.approx(33.125), pytest.approx(33.125))
+    assert several.x_std == pytest.approx(np.std([31.0, 35.25], ddof=1))
+    (built,) = build_figures(figure(lines=lines, against="training:val_accuracy"), results)
+    (panel,) = built.panels
+    assert panel.x == "val accuracy of the training, %" and [p.x for p in panel.lines["all"]] == [pytest.approx(10)] * 2
+
+
+@pytest.mark.parametrize(
+    ("against", "message"),
+    [
+        ("training:val_accurcy", "the training of cc-jig has no 'val_accurcy'; did you mean 'val_accuracy'"),
+        ("linear:conv9", "linear has no value 'conv9'"),
+        ("mm", "no result of mm for 'cc-jig'"),
+    ],
+)
+def test_figures_scatter_names_what_is_missing(results: Results, against: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_figures(figure(lines={"a": {1: "cc-jig"}}, against=against), results)
+
+
+def test_figures_heat_map_has_a_row_per_line_and_a_column_per_number(chain) -> None:
+    chain.dataset("d", classes=["a", "b"])
+    lines: dict[str, dict[int, str]] = {"1024": {}, "512": {}}
+    for row, x, value in (("1024", 4, 71.5), ("1024", 1, 62.5), ("512", 1, 53.5)):
+        lines[row][x] = f"{row}-{x}"
+        chain.model(f"{row}-{x}", "student", {"method": {"name": "supervised"}, "data": "d"}, trained=False)
+        chain.measure("nn", f"{row}-{x}", {"accuracy": [value]})
+    page = chain.report(figure(lines=lines, heat_map=True, x="width", y="size")).read_text(encoding="utf-8")
+    drawn = ET.parse(chain.root / "report" / "figures" / "table-1-k.svg")
+    shown = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert set(shown) == {"1", "4", "width", "1024", "512", "size", "71.5", "62.5", "53.5", "nn, %"}
+    assert shown.index("512") < shown.index("1024") and shown.index("53.5") < shown.index("62.5") < shown.index("71.5")
+    assert ">71.5<" in page
+
+
 def test_figures_are_files_of_their_own(chain) -> None:
     chain.dataset("d", classes=["a", "b"])
     for k in (50, 100):
@@ -59,6 +101,13 @@ def test_figures_are_files_of_their_own(chain) -> None:
     assert path.read_bytes() == first
 
 
+def test_figures_of_similar_titles_have_files_of_their_own(results: Results) -> None:
+    titles = ("Figure 1", "figure: 1", "Figure-1", "\u56fe")
+    figures = tuple(Figure(title=title, columns=("nn",), lines={"a": {1: "cc-jig"}}) for title in titles)
+    files = [built.file for built in build_figures(Report(figures=figures), results)]
+    assert files == ["figure-1", "figure-1-2", "figure-1-3", "figure"]
+
+
 def test_figures_name_what_has_no_results(results: Results) -> None:
     with pytest.raises(ConfigError, match=r"report.figures: 'Table 1: k': no result of nn matches 'cc-jog'"):
         build_figures(figure(lines={"a": {1: "cc-jog"}}), results)
@@ -67,7 +116,15 @@ def test_figures_name_what_has_no_results(results: Results) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"lines": {"a": {1: "m"}}, "layers": {"a": "m"}}, {"layers": {"a": "m"}, "log_x": True}]
+    "given",
+    [
+        {},
+        {"lines": {"a": {1: "m"}}, "layers": {"a": "m"}},
+        {"layers": {"a": "m"}, "log_x": True},
+        {"layers": {"a": "m"}, "against": "nn"},
+        {"lines": {"a": {1: "m"}}, "heat_map": True, "against": "nn"},
+        {"lines": {"a": {1: "m"}}, "heat_map": True, "levels": {"l": "m"}},
+    ],
 )
 def test_figures_have_one_kind_of_axis(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="Table 1: k"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from ssltransfer.artifacts.files import write_json
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.manifest import ModelManifest
 from ssltransfer.artifacts.metrics import LineFigure, Metrics
@@ -24,11 +27,12 @@ from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.drawing import data_uri, side_by_side, with_boxes
 from ssltransfer.report.clusterings import clusterings
 from ssltransfer.report.dag import lay_out
+from ssltransfer.report.evaluations import evaluation_details
 from ssltransfer.report.load_results import ArtifactRecord, Results, load_results
 from ssltransfer.report.plots import Plots
-from ssltransfer.report.sections import datasets, learning_curves, snapshot_curves
+from ssltransfer.report.sections import datasets, layer_mixes, learning_curves, snapshot_curves
 from ssltransfer.report.students import students
-from ssltransfer.report.text import anchor, count, duration, number, shorten
+from ssltransfer.report.text import anchor, count, duration, number
 from ssltransfer.report.thumbnails import filters, sample_images, strip, thumbnail, thumbnail_source
 from ssltransfer.stages import cache
 from tests.report.conftest import BACKBONE
@@ -159,11 +163,38 @@ def test_anchors_are_unique(one: str, other: str) -> None:
     assert all(id.isascii() and not set(id) & set(" \"'<>&#%") for id in ids)
 
 
-@given(st.text(min_size=1), st.integers(5, 30))
-def test_shortened_name_fits_and_keeps_ends(name: str, length: int) -> None:
-    short = shorten(name, length)
-    assert len(short) == min(len(name), length)
-    assert short[0] == name[0] and short[-1] == name[-1]
+def test_layer_mixes_show_tasks_and_evaluations_of_a_model(chain) -> None:
+    chain.dataset("d", classes=["a", "b"])
+    mixes = {"rp": [0.6, -0.8, 0.0], "col": [1.0, 0.0, 0.0]}
+    for name in ("mixed", "plain", "other"):
+        task = {"name": "random"}
+        path = chain.model(name, "pretext", {"task": task}, trained=False)
+        if name == "mixed":
+            write_json(path, json.loads(path.read_text()) | {"mixes": mixes})
+    chain.measure("frozen", "mixed", {"accuracy": [50.0]}, details={"mix": [0.0, 0.0, 1.0]})
+    chain.measure("frozen", "plain", {"accuracy": [50.0]}, details={"mix": [0.0, 1.0, 0.0]})
+    (mixed, drawn), (plain, _) = layer_mixes(load_results(**chain.inputs), Plots())
+    assert (mixed, plain) == ("mixed", "plain")
+    shown = re.findall(r"<text[^>]*>([^<]+)</text>", drawn)
+    assert [name for name in shown if name in ("rp", "col", "frozen")] == ["col", "rp", "frozen"]
+    assert chain.report().read_text(encoding="utf-8").count("<h3>Mixes of units: ") == 2
+
+
+def test_aligned_clusters_show_their_test_images(chain) -> None:
+    chain.dataset("train", classes=["cat", "dog"])
+    test = chain.dataset("test", classes=["cat", "dog"])
+    clusters = [
+        {"cluster": 0, "class": "dog", "purity": 0.75, "test": [test.paths[i] for i in (3, 7, 5)]},
+        {"cluster": 1, "class": "cat", "purity": 0.5, "test": ["gone.png"]},
+        {"cluster": 2, "class": "bird", "purity": 1.0},
+    ]
+    chain.measure("aligned", "m", {"accuracy": [50.0]}, details={"clusters": clusters})
+    (evaluation,) = evaluation_details(load_results(**chain.inputs), Plots())
+    cat, dog = evaluation.models[0].clusters
+    assert (cat.cluster.label, dog.cluster.label) == ("cat", "dog")
+    assert dog.uri == strip([test.path(i) for i in (3, 7, 5)], 48) and (image(cat.uri) == 128).all()
+    page = chain.report().read_text(encoding="utf-8")
+    assert dog.uri in page and "<td>75 %</td>" in page
 
 
 def test_drawings_of_protocol_are_shown() -> None:

@@ -60,6 +60,7 @@ class ModelManifest(Manifest[Pretext | Student]):
         layers: layer names in the network's order.
         summary: last values of the curve and `chance_loss`; None if the model was not trained.
         chance_losses: task -> chance-level loss, for multi-task training.
+        mixes: task -> alpha of each unit, for multi-task training with `l1_layer_mix`.
         snapshots: step -> digest of the backbone's weights after it.
     """
 
@@ -70,6 +71,7 @@ class ModelManifest(Manifest[Pretext | Student]):
     layers: list[str] = []
     summary: dict[str, float] | None = None
     chance_losses: dict[str, float] = {}
+    mixes: dict[str, list[float]] = {}
     snapshots: dict[str, str] = {}
 
 

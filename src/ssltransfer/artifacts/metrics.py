@@ -37,6 +37,15 @@ class NeighborExample(BaseModel):
     neighbors: list[Neighbor]
 
 
+class AlignedCluster(BaseModel):
+    """A cluster and the class that it is aligned to; `purity` is the fraction of the class, `test` are paths."""
+
+    cluster: int
+    label: str = Field(alias="class")
+    purity: float
+    test: list[str] = []
+
+
 class DrawnImage(BaseModel):
     """An image drawn by a protocol, as a data URI."""
 
@@ -61,6 +70,7 @@ class Details(BaseModel):
         per_class: class -> value; None where the test set lacks the class.
         confusion: counts, true classes in rows, predicted ones in columns.
         layers: probed layers in the network's order.
+        mix: alpha of each unit, for evaluations with `l1_layer_mix`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -69,9 +79,11 @@ class Details(BaseModel):
     per_class: dict[str, float | None] = {}
     confusion: list[list[float]] = []
     examples: list[NeighborExample] = []
+    clusters: list[AlignedCluster] = []
     drawn: list[DrawnImage] = []
     lines: list[LineFigure] = []
     layers: list[str] = []
+    mix: list[float] = []
 
 
 @dataclass(frozen=True)

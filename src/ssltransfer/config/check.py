@@ -45,7 +45,11 @@ def check(config: Config) -> None:
     for claim in config.report.claims:
         _check_patterns(config, claim.columns, (claim.models, claim.others), f"report.claims: {claim.title!r}")
     for figure in config.report.figures:
-        _check_patterns(config, figure.columns, figure.patterns, f"report.figures: {figure.title!r}")
+        where = f"report.figures: {figure.title!r}"
+        _check_patterns(config, figure.columns, figure.patterns, where)
+        if figure.against and not figure.against.startswith("training:"):
+            lines = [pattern for line in figure.lines.values() for pattern in line.values()]
+            _check_patterns(config, (figure.against,), lines, where)
     _check_cycles(config)
 
 

@@ -277,7 +277,12 @@ class Figure(Spec):
     lines: dict[str, dict[float, str]] = Field({}, description="Line -> x -> model, or a pattern of seeds.")
     layers: dict[str, str] = Field({}, description="Instead of lines: line -> model or pattern, over the layers.")
     levels: dict[str, str] = Field({}, description="Horizontal line -> model or pattern.")
+    against: str | None = Field(
+        None, description="Scatter plot: x is this evaluation[:metric], or training:metric. The x of lines are labels."
+    )
+    heat_map: bool = Field(False, description="Heat map: a row per line, a column per x.")
     x: str = Field("", description="Label of the x axis.")
+    y: str = Field("", description="Label of the rows of a heat map.")
     log_x: bool = False
 
     @model_validator(mode="after")
@@ -286,6 +291,10 @@ class Figure(Spec):
             raise ValueError(f"figure {self.title!r}: give either lines or layers")
         if self.layers and (self.levels or self.log_x):
             raise ValueError(f"figure {self.title!r}: levels and log_x belong to lines over numbers")
+        if self.heat_map and (self.levels or self.log_x or self.against):
+            raise ValueError(f"figure {self.title!r}: a heat map has no levels, log_x or against")
+        if self.against and self.layers:
+            raise ValueError(f"figure {self.title!r}: a scatter plot needs lines over numbers")
         return self
 
     @property

@@ -24,7 +24,7 @@ def print_estimate(config: Config, machine: Machine | None = None) -> None:
     for stage in dict.fromkeys(cost.stage for cost in costs):
         print(f"\n{stage}")
         rows = [cost for cost in costs if cost.stage == stage]
-        width = min(48, max(len(cost.name) for cost in rows))
+        width = max(len(cost.name) for cost in rows)
         for cost in rows:
             implicit = " (implicit)" if cost.name.split(" on ")[0] in config.derived else ""
             needs = f"  <- {', '.join(cost.needs)}" if cost.needs else ""

@@ -1,5 +1,6 @@
 """Cluster alignment (Abbasi Koohpayegani et al. 2020; protocols 4.6): do clusters of features match the classes?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,14 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from ssltransfer.config.protocols import ClusterAlignment
+from ssltransfer.data.rng import seed_of
 from ssltransfer.kmeans import PointLoader, assign, kmeans
 from ssltransfer.protocols.base import PROTOCOLS, EvalContext, EvalResult
 from ssltransfer.protocols.classification_scores import accuracy_of, per_class_metrics
 from ssltransfer.protocols.harness import SeedResult, run_seeds
 from ssltransfer.training.checkpoint import Checkpoint
+
+CLUSTERS, IMAGES = 12, 12  # in the report
 
 
 @PROTOCOLS.register(ClusterAlignment)
@@ -45,8 +49,14 @@ def evaluate(context: EvalContext) -> EvalResult:
         similarity = similarities(clustering.labels, classes.train, k, len(classes.names))
         matched = match(similarity)
         predicted = matched[nearest.numpy()]
+        shown = samples(nearest.numpy(), np.flatnonzero(matched >= 0), context.test.paths, seed)
         clusters = [
-            {"cluster": c, "class": classes.names[label], "purity": round(float(similarity[c, label]), 4)}
+            {
+                "cluster": c,
+                "class": classes.names[label],
+                "purity": round(float(similarity[c, label]), 4),
+                **({"test": shown[c]} if c in shown else {}),
+            }
             for c, label in enumerate(matched.tolist())
             if label >= 0
         ]
@@ -55,6 +65,20 @@ def evaluate(context: EvalContext) -> EvalResult:
         return SeedResult({"accuracy": accuracy_of(classes, predicted)}, classes.chance(), details)
 
     return run_seeds(context, run)
+
+
+def samples(clusters: np.ndarray, aligned: np.ndarray, paths: Sequence[str], seed: int) -> dict[int, list[str]]:
+    """Random images of random aligned clusters that have some, for the report: cluster -> paths.
+
+    `clusters` (N,) are those of the images at `paths`.
+    """
+    filled = [c for c in aligned.tolist() if (clusters == c).any()]
+    chosen = sorted(filled, key=lambda c: seed_of(seed, "shown cluster", c))[:CLUSTERS]
+
+    def order(path: str) -> int:
+        return seed_of(seed, "shown image", path)
+
+    return {c: sorted((paths[i] for i in np.flatnonzero(clusters == c).tolist()), key=order)[:IMAGES] for c in chosen}
 
 
 def similarities(clusters: np.ndarray, labels: np.ndarray, k: int, classes: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -91,6 +91,10 @@ class FasterRcnn(Detector):
         if self.mix is not None and self.l1_layer_mix is not None and self.training:
             loss = loss + self.l1_layer_mix * self.mix.penalty
         return {"loss": loss, **columns}
+
+    def details(self) -> dict[str, Any]:
+        """The mix of units."""
+        return {} if self.mix is None else {"mix": self.mix.rounded}
 
     def _proposed(self, image: Tensor, objects: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Map of an image, proposals (N, 4) without gradient, and, given its objects (M, 4), the losses of the RPN."""

@@ -7,11 +7,12 @@ from graphlib import TopologicalSorter
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.methods import ClusterClassification, Distillation
 from ssltransfer.report.load_results import Results
-from ssltransfer.report.text import anchor, shorten
+from ssltransfer.report.text import anchor, wrap
 
 STAGES = ("index", "pretext", "features", "cluster", "label", "student", "evaluate")
 TITLES = ("datasets", "pretexts", "features", "clusters", "labels", "students", "evaluations")
 WIDTH, GAP, HEIGHT, STEP, TOP = 142, 34, 22, 30, 26  # of a box and between boxes, in pixels
+LINE, CHARACTERS = 13, 21  # height of a line of text in pixels, and its length
 
 Key = tuple[str, str]
 
@@ -33,9 +34,14 @@ class Node:
     y: float = 0.0
 
     @property
-    def short(self) -> str:
-        """The name, shortened to fit the box."""
-        return shorten(self.name, 22)
+    def lines(self) -> list[str]:
+        """The name in lines that fit the box."""
+        return wrap(self.name, CHARACTERS)
+
+    @property
+    def height(self) -> int:
+        """Of the box, in pixels."""
+        return HEIGHT + LINE * (len(self.lines) - 1)
 
     @property
     def anchor(self) -> str:
@@ -79,7 +85,7 @@ def lay_out(results: Results) -> Flow:
         titles.append((x, TITLES[column[1]] + (", again" if column[0] and column[1] < 6 else "")))
         _fill(columns[column], x, nodes)
     edges = [_edge(nodes[key], node) for node in nodes.values() for key in node.parents]
-    height = max((node.y + HEIGHT for node in nodes.values()), default=0) + 2
+    height = max((node.y + node.height for node in nodes.values()), default=0) + 2
     omitted = sum(1 for record in results.features.values() if ("features", _plain(record.name)) not in nodes)
     return Flow(list(nodes.values()), edges, titles, max(0, len(columns) * (WIDTH + GAP) - GAP), height, omitted)
 
@@ -138,13 +144,15 @@ def _fill(column: list[Node], x: float, nodes: dict[Key, Node]) -> None:
         heights = [nodes[key].y for key in node.parents if nodes[key].y]
         return sum(heights) / len(heights) if heights else 0.0
 
-    for row, node in enumerate(sorted(column, key=lambda node: (mean_height(node), node.name))):
-        node.x, node.y = x, TOP + row * STEP
+    y = TOP
+    for node in sorted(column, key=lambda node: (mean_height(node), node.name)):
+        node.x, node.y = x, y
+        y += node.height + STEP - HEIGHT
 
 
 def _edge(start: Node, end: Node) -> tuple[str, bool]:
-    x, y = start.x + WIDTH, start.y + HEIGHT / 2
-    to_x, to_y = end.x, end.y + HEIGHT / 2
+    x, y = start.x + WIDTH, start.y + start.height / 2
+    to_x, to_y = end.x, end.y + end.height / 2
     bend = (to_x - x) / 2
     path = f"M{x:g},{y:g}C{x + bend:g},{y:g} {to_x - bend:g},{to_y:g} {to_x:g},{to_y:g}"
     return path, to_x - x > GAP

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
+from torch import Tensor
 
 from ssltransfer.artifacts.index import Index
-from ssltransfer.artifacts.metrics import DrawnImage, Metrics, NeighborExample
+from ssltransfer.artifacts.metrics import AlignedCluster, DrawnImage, Metrics, NeighborExample
 from ssltransfer.report.load_results import Results
 from ssltransfer.report.plots import Plots
-from ssltransfer.report.thumbnails import strip
+from ssltransfer.report.thumbnails import strip, thumbnail_source
 
 MAX_EXAMPLES = 4  # test images with their neighbors, per model
 MAX_CLASSES = 30  # with more classes, only the best and worst are shown
@@ -24,6 +26,14 @@ class Neighbors:
 
     uri: str
     example: NeighborExample
+
+
+@dataclass(frozen=True)
+class ClusterImages:
+    """Random test images of an aligned cluster, as one strip."""
+
+    uri: str
+    cluster: AlignedCluster
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class ModelDetails:
     drawn: list[DrawnImage]
     extremes: dict[str, list[tuple[str, float]]]
     neighbors: list[Neighbors]
+    clusters: list[ClusterImages]
     other: list[tuple[str, str]]
 
 
@@ -69,7 +80,13 @@ def _model_details(results: Results, metrics: Metrics, plots: Plots) -> ModelDet
         matrix = plots.matrix(np.asarray(details.confusion), details.classes, title)
         figures.insert(0, (matrix, "Confusion matrix: each row shows how images of one true class were classified."))
     return ModelDetails(
-        metrics, figures, details.drawn, _extremes(metrics), _neighbors(results, metrics), _other(metrics)
+        metrics,
+        figures,
+        details.drawn,
+        _extremes(metrics),
+        _neighbors(results, metrics),
+        _clusters(results, metrics),
+        _other(metrics),
     )
 
 
@@ -101,6 +118,20 @@ def _neighbors(results: Results, metrics: Metrics) -> list[Neighbors]:
         )
         for one in shown
     ]
+
+
+def _clusters(results: Results, metrics: Metrics) -> list[ClusterImages]:
+    """Clusters with images, ordered by class."""
+    test = _index(results, metrics, "test")
+    shown = sorted((one for one in metrics.known_details.clusters if one.test), key=lambda one: one.label)
+    if test is None or not shown:
+        return []
+    samples = {path: sample for sample, path in enumerate(test.paths)}
+
+    def source(path: str) -> Path | Tensor:
+        return thumbnail_source(test, samples[path]) if path in samples else test.root / path
+
+    return [ClusterImages(strip(list(map(source, one.test)), THUMBNAIL), one) for one in shown]
 
 
 def _index(results: Results, metrics: Metrics, role: str) -> Index | None:

@@ -29,7 +29,7 @@ def render(
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": text.number, "duration": text.duration, "shorten": text.shorten}
+    environment.filters |= {"number": text.number, "duration": text.duration}
     environment.globals |= {"anchor": text.anchor, "count": text.count, "with_std": text.with_std}
     plots = Plots()
     page: str = environment.get_template("report.html.j2").render(
@@ -46,6 +46,7 @@ def render(
         curves=list(sections.learning_curves(results, plots)),
         snapshot_curves=sections.snapshot_curves(results, plots),
         layer_tables=list(sections.layer_tables(results, plots)),
+        layer_mixes=sections.layer_mixes(results, plots),
         clusterings=list(clusterings(spec, results, plots)),
         filters=sections.first_filters(results),
         evaluations=list(evaluation_details(results, plots)),

@@ -12,18 +12,21 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssltransfer.artifacts.metrics import LineFigure
-from ssltransfer.report.figures import FigureData
+from ssltransfer.report.figures import FigureData, Panel
 from ssltransfer.report.load_results import Kind
-from ssltransfer.report.text import shorten
+from ssltransfer.report.text import wrap
 
 INK, RULE, FAINT = "#010203", "#020304", "#030405"  # placeholders for the page's colors
 _PAGE = {INK: "currentColor", RULE: "var(--rule)", FAINT: "var(--faint)"}
 _FILE = {INK: "#1a1a1a", RULE: "#e4e4e4", FAINT: "#767676"}  # on white, for files outside the page
 MAX_NAMES = 21  # class names beside a confusion matrix
+MAX_NUMBERS = 8  # columns of a heat map with numbers in its cells
+CHARACTERS = 24  # of a line of a name
 SMALL = (2.75, 2.05)  # inches
 FAR = 2.5  # a chance level of so many times the highest value is not drawn, because it would flatten the curve
 # Okabe & Ito 2008: distinguishable for color-blind readers.
@@ -98,10 +101,13 @@ class Plots:
     ) -> Markup:
         """Accuracy by layer of (model, kind, layer -> value); baselines dashed without markers."""
         with matplotlib.rc_context(_STYLE):
-            figure = Figure(figsize=(4.4, 2.9), layout="constrained")
+            names = [_lines(name, 2 * CHARACTERS) for name, _, _ in rows]
+            figure = Figure(
+                figsize=(4.4, 2.3 + _legend_height(names, 1) + _tilted_height(layers, 50)), layout="constrained"
+            )
             axes = figure.subplots()
             learned = 0
-            for name, kind, values in rows:
+            for (_, kind, values), label in zip(rows, names, strict=True):
                 style: dict[str, Any]
                 if kind in ("learned", "unranked"):
                     style = {"color": COLORS[learned % 6], "marker": MARKERS[learned % 6], "markersize": 4}
@@ -110,13 +116,15 @@ class Plots:
                     style = {"color": INK if kind == "supervised" else FAINT, "linestyle": "--"}
                 shown = [layer for layer in layers if layer in values]
                 axes.plot(
-                    [layers.index(layer) for layer in shown], [values[layer] for layer in shown], label=name, **style
+                    [layers.index(layer) for layer in shown],
+                    [values[layer] for layer in shown],
+                    label=label,
+                    **style,
                 )
-            few = len(layers) < 8
-            axes.set_xticks(range(len(layers)), layers, rotation=0 if few else 60)
+            axes.set_xticks(range(len(layers)), map(_lines, layers), rotation=60 if _tilted_height(layers, 50) else 0)
             axes.set_ylabel(f"accuracy, {unit}")
             axes.set_ylim(bottom=0)
-            axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16 if few else -0.3), borderaxespad=0)
+            figure.legend(loc="outside lower left")
             return self._svg(figure, title)
 
     def clustering(
@@ -154,13 +162,17 @@ class Plots:
         """A confusion matrix: true classes in rows, predicted ones in columns, as fractions of the true class."""
         with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
             fractions = values / np.maximum(values.sum(1, keepdims=True), 1)
-            figure = Figure(figsize=(3.9, 2.9), layout="constrained")
+            named = len(classes) == len(values) <= MAX_NAMES
+            labels = [_lines(name) for name in classes] if named else []
+            rows = len(labels) * max((label.count("\n") + 1 for label in labels), default=0)
+            side = max(2.9, 0.13 * rows + 0.6)  # inches, so that the names do not overlap
+            figure = Figure(figsize=(side + 1, side), layout="constrained")
             axes = figure.subplots()
             image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
             axes.set_xlabel("predicted class")
             axes.set_ylabel("true class")
-            if len(classes) == len(values) <= MAX_NAMES:
-                axes.set_yticks(range(len(classes)), [shorten(name, 16) for name in classes])
+            if named:
+                axes.set_yticks(range(len(labels)), labels)
             else:
                 axes.yaxis.set_major_locator(MaxNLocator(integer=True))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -175,10 +187,10 @@ class Plots:
             # Training comes first, in the color that it has in the learning curves.
             for i, name in enumerate(sorted(figure.series, key=lambda name: name != "training")):
                 xs, ys = figure.series[name]
-                axes.plot(xs, ys, color=COLORS[i % len(COLORS)], label=shorten(name, 24))
-            axes.set_title(figure.title)
-            axes.set_xlabel(figure.x)
-            axes.set_ylabel(figure.y)
+                axes.plot(xs, ys, color=COLORS[i % len(COLORS)], label=_lines(name))
+            axes.set_title(_lines(figure.title, 36))
+            axes.set_xlabel(_lines(figure.x, 36))
+            axes.set_ylabel(_lines(figure.y, 28))
             if len(figure.series) > 1:
                 axes.legend(loc="best")
             return self._svg(drawn, f"{figure.title} of {model}")
@@ -187,6 +199,21 @@ class Plots:
         """Lines of means with error bars, one panel per evaluation; levels dashed."""
         with matplotlib.rc_context(_STYLE):
             return self._svg(_panels(figure), figure.spec.title)
+
+    def layer_mix(self, rows: Sequence[tuple[str, Sequence[float]]], title: str) -> Markup:
+        """|alpha| of (name, alpha of each unit) as a heat map (Doersch & Zisserman 2017, figure 5)."""
+        with matplotlib.rc_context(_STYLE):
+            names = [_lines(name) for name, _ in rows]
+            height = 0.9 + 0.18 * len(names) * max(name.count("\n") + 1 for name in names)
+            figure = Figure(figsize=(5.6, height), layout="constrained")
+            axes = figure.subplots()
+            units = max(len(alpha) for _, alpha in rows)
+            values = np.full((len(rows), units), np.nan)
+            for row, (_, alpha) in zip(values, rows, strict=True):
+                row[: len(alpha)] = np.abs(alpha)
+            _heat_map(axes, values, names, [f"{i + 1}" for i in range(units)], PowerNorm(0.5, 0, 1))
+            axes.set_xlabel("unit")
+            return self._svg(figure, title)
 
     def _svg(self, figure: Figure, title: str) -> Markup:
         """The figure as an <svg> element with a title for screen readers."""
@@ -229,39 +256,96 @@ def _print(figure: Figure) -> str:
 def _panels(figure: FigureData) -> Figure:
     columns = min(len(figure.panels), 3)
     rows = -(-len(figure.panels) // columns)
-    drawn = Figure(figsize=(max(4.4, 2.9 * columns), 2.5 * rows + 0.4), layout="constrained")
-    grid = drawn.subplots(rows, columns, squeeze=False).flat
-    for axes, panel in zip(grid, figure.panels, strict=False):
-        for i, (name, points) in enumerate(panel.lines.items()):
-            axes.errorbar(
-                [point.x for point in points],
-                [point.mean for point in points],
-                [point.std for point in points],
-                label=name,
-                color=COLORS[i % len(COLORS)],
-                marker=MARKERS[i % len(MARKERS)],
-                linestyle="-" if i < len(COLORS) else ":",
-                markersize=4,
-                capsize=2,
-            )
-        for i, (name, level) in enumerate(panel.levels.items()):
-            axes.axhline(level, label=name, color=INK, linewidth=0.9, linestyle=("--", ":", "-.")[i % 3])
-        if panel.layers:
-            axes.set_xticks(range(len(panel.layers)), panel.layers, rotation=0 if len(panel.layers) < 6 else 60)
+    spec = figure.spec
+    names = [] if spec.heat_map else list(map(_lines, [*figure.panels[0].lines, *figure.panels[0].levels]))
+    legend_columns = min(len(names), 2 if columns == 1 else 4)
+    tilted = max(_tilted_height(panel.layers, 32) for panel in figure.panels)
+    height = (2.5 + tilted) * rows + (_legend_height(names, legend_columns) if names else 0)
+    drawn = Figure(figsize=(max(4.4, 2.9 * columns), height), layout="constrained")
+    cells = list(drawn.subplots(rows, columns, squeeze=False).flat)
+    for axes, panel in zip(cells, figure.panels, strict=False):
+        if spec.heat_map:
+            xs = sorted({point.x for points in panel.lines.values() for point in points})
+            values = np.full((len(panel.lines), len(xs)), np.nan)
+            for row, points in zip(values, panel.lines.values(), strict=True):
+                row[[xs.index(point.x) for point in points]] = [point.mean for point in points]
+            labels = [panel.layers[int(x)] if panel.layers else f"{x:g}" for x in xs]
+            _heat_map(axes, values, [_lines(name) for name in panel.lines], [_lines(label) for label in labels])
+            axes.set_ylabel(_lines(spec.y, 36))
         else:
-            if figure.spec.log_x:
-                axes.set_xscale("log")
-            ticks = sorted({point.x for points in panel.lines.values() for point in points})
-            if len(ticks) < 8:
-                axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
-                axes.minorticks_off()
-            axes.set_xlabel(figure.spec.x)
-        axes.set_title(f"{panel.title}, {panel.unit}")
-    for axes in list(drawn.axes)[len(figure.panels) :]:
+            _line_panel(axes, panel, log_x=spec.log_x)
+        if panel.layers:
+            axes.tick_params("x", rotation=60 if tilted else 0)
+        axes.set_xlabel(_lines(panel.x, 36))
+        axes.set_title(_lines(f"{panel.title}, {panel.unit}", 36))
+    for axes in cells[len(figure.panels) :]:
         axes.remove()
-    handles, names = drawn.axes[0].get_legend_handles_labels()
-    drawn.legend(handles, names, loc="outside lower center", ncols=min(len(names), 2 if columns == 1 else 4))
+    if names:
+        drawn.legend(*drawn.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=legend_columns)
     return drawn
+
+
+def _line_panel(axes: Axes, panel: Panel, *, log_x: bool) -> None:
+    is_scatter = any(point.label for points in panel.lines.values() for point in points)
+    for i, (name, points) in enumerate(panel.lines.items()):
+        axes.errorbar(
+            [point.x for point in points],
+            [point.mean for point in points],
+            [point.std for point in points],
+            [point.x_std for point in points] if is_scatter else None,
+            label=_lines(name),
+            color=COLORS[i % len(COLORS)],
+            marker=MARKERS[i % len(MARKERS)],
+            linestyle="none" if is_scatter else "-" if i < len(COLORS) else ":",
+            markersize=4,
+            capsize=2,
+        )
+        for point in points if is_scatter else ():
+            axes.annotate(point.label, (point.x, point.mean), (4, 2), textcoords="offset points", fontsize=7)
+    for i, (name, level) in enumerate(panel.levels.items()):
+        axes.axhline(level, label=_lines(name), color=INK, linewidth=0.9, linestyle=("--", ":", "-.")[i % 3])
+    if log_x:
+        axes.set_xscale("log")
+    ticks = sorted({point.x for points in panel.lines.values() for point in points})
+    if panel.layers:
+        axes.set_xticks(range(len(panel.layers)), map(_lines, panel.layers))
+    elif len(ticks) < 8 and not is_scatter:
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axes.minorticks_off()
+
+
+def _heat_map(
+    axes: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], norm: Normalize | None = None
+) -> None:
+    """Values (R, C), NaN where missing, with their numbers if there is room, else with a color bar."""
+    image = axes.imshow(values, cmap="Blues", norm=norm, aspect="auto", interpolation="nearest")
+    axes.grid(visible=False)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), columns)
+    if len(columns) > MAX_NUMBERS:
+        axes.figure.colorbar(image, ax=axes)
+        return
+    shades = np.asarray(image.norm(values))
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            color = "white" if shades[row, column] > 0.6 else "black"  # on the cell's own color
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
+
+
+def _lines(name: str, width: int = CHARACTERS) -> str:
+    return "\n".join(wrap(name, width))
+
+
+def _legend_height(names: Sequence[str], columns: int) -> float:
+    """Of a legend below the axes, in inches."""
+    return 0.1 + 0.16 * -(-len(names) // columns) * max(name.count("\n") + 1 for name in names)
+
+
+def _tilted_height(labels: Sequence[str], characters: int) -> float:
+    """Of the labels of an x axis, in inches; 0 if they fit side by side and need not be tilted."""
+    if sum(len(label) + 1 for label in labels) <= characters:
+        return 0.0
+    return 0.06 * min(CHARACTERS, max(map(len, labels)))
 
 
 def _curves(axes: Axes, rows: Sequence[Mapping[str, float]], name: str, scale: float) -> None:

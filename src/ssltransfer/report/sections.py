@@ -106,6 +106,19 @@ def layer_tables(results: Results, plots: Plots) -> Iterator[LayerTable]:
             yield LayerTable(name, measured[0], plot, layers, rows)
 
 
+def layer_mixes(results: Results, plots: Plots) -> list[tuple[str, Markup]]:
+    """|alpha| of the units that tasks and evaluations of a model read, for each model with such mixes."""
+    drawn = []
+    for name, record in results.models.items():
+        rows = list(record.content.mixes.items())
+        for evaluation, measured in results.evaluations.items():
+            rows += [(evaluation, one.known_details.mix) for one in measured if one.model == name]
+        rows = [(row, mix) for row, mix in rows if mix]
+        if rows:
+            drawn.append((name, plots.layer_mix(rows, f"Layer mixes of {name}")))
+    return drawn
+
+
 def first_filters(results: Results) -> list[tuple[ArtifactRecord[ModelManifest], str]]:
     """Models with a convolution as the first layer, and a data URI of its kernels."""
     grids = [

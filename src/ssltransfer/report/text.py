@@ -46,12 +46,13 @@ def join_words(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
 
 
-def shorten(name: str, length: int) -> str:
-    """A long name with an ellipsis in its middle."""
-    if len(name) <= length:
-        return name
-    head = (length - 1) * 3 // 5
-    return f"{name[:head]}\u2026{name[len(name) - (length - 1 - head) :]}"
+def wrap(name: str, width: int) -> list[str]:
+    """Lines of at most `width` characters that together are the name, broken after a separator if possible.
+
+    Names are never cut, because two names could differ in any part.
+    """
+    separator = r"(?:(?<=[-_/+:, ])|(?<=\.)(?!\d))"
+    return re.findall(rf"(?s).{{1,{width}}}\Z|.{{{width // 2},{width}}}{separator}|.{{1,{width}}}", name)
 
 
 def anchor(stage: str, name: str) -> str:

@@ -9,6 +9,7 @@ from ssltransfer.config.methods.cluster_classification import ClusterClassificat
 from ssltransfer.config.methods.compress import Compress as Compress
 from ssltransfer.config.methods.compress import Compress1q as Compress1q
 from ssltransfer.config.methods.compress import Compress2q as Compress2q
+from ssltransfer.config.methods.compress import CompressBatch as CompressBatch
 from ssltransfer.config.methods.crd import Crd as Crd
 from ssltransfer.config.methods.distillation import ContrastWithOthers as ContrastWithOthers
 from ssltransfer.config.methods.distillation import Distillation as Distillation

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ssltransfer.config.methods.distillation import ContrastWithOthers
+from ssltransfer.config.methods.distillation import ContrastWithOthers, Distillation
 
 
 class Compress(ContrastWithOthers):
@@ -36,3 +36,10 @@ class Compress2q(Compress):
     projection_dim: int | None = Field(
         None, ge=1, description="Width of a linear layer on the student's features (R50x4: 8192)."
     )
+
+
+class CompressBatch(Distillation):
+    """CompRess without queue, softmax and temperature: similarities within a batch match the teacher's."""
+
+    name: Literal["compress-batch"] = "compress-batch"
+    reference = "Abbasi Koohpayegani et al. 2020, table 1; protocols 3.3"

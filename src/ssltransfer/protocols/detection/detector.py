@@ -145,6 +145,10 @@ class Detector(Task):
 
         return predict(context, self, detect, MultiScaleTransform(scales), 1)
 
+    def details(self) -> dict[str, Any]:
+        """Details of the trained detector, for the report."""
+        return {}
+
     def examples(self, train: Index, devices: Devices) -> Iterator[Tensor]:
         """Some training images at the median scale, preprocessed, float (1, 3, H, W)."""
         scales = sorted(self.options.min_size)
@@ -208,6 +212,6 @@ def train_and_detect(
                     curve_figure(trained.curve, "loss", f"loss (chance {task.chance_loss:.2f})", "loss"),
                 ],
             }
-        return SeedResult(metrics, 0.0, details | first)
+        return SeedResult(metrics, 0.0, details | task.details() | first)
 
     return train_and_test(context, build_task, test, val=False)

@@ -88,15 +88,18 @@ class DistillationTask(StudentTask):
         features: Tensor = backbone(normalize(views, self.normalization), [self.layer])[self.layer]
         return features.mean((2, 3)) if features.ndim == 4 else features
 
-    @torch.no_grad()
     def feature_variance(self, index: Index) -> float:
         """Variance of the teacher's features over evenly spaced images, averaged over dimensions."""
+        return float(self.sampled_teacher_features(index).var(0).mean())
+
+    @torch.no_grad()
+    def sampled_teacher_features(self, index: Index) -> Tensor:
+        """The teacher's features of evenly spaced images, float32 (at most CHANCE_IMAGES, teacher_dim)."""
         view = super().val_transform
         transform = WithFeatures(view, self._stores[True]) if self._stores else view
         size = self.spec.backbone.img_size
         batches = load_batches(index, transform, sequential_keys(spaced_ids(index), 64), seed=0)
-        rows = [self.teacher_features(one, center_crop(one.images, size)) for one in batches]
-        return float(torch.cat(rows).var(0).mean())
+        return torch.cat([self.teacher_features(one, center_crop(one.images, size)) for one in batches])
 
 
 class OnlineTeacher:
