@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from ssltransfer import cli
 from ssltransfer.cli import KINDS, build_parser, listed, main
+from ssltransfer.config.methods.compress import Compress1q
 from ssltransfer.config.references import references
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -144,3 +146,43 @@ def test_config_imports_no_torch() -> None:
     """Snakemake reads it at the start of every job."""
     code = "import sys, ssltransfer.config; print(sorted({'torch', 'numpy', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_describe_prints_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "compress-1q"]) == 0
+    text = capsys.readouterr().out
+    for key, field in Compress1q.model_fields.items():
+        assert key == "name" or f"  {key}: {'required' if field.is_required() else 'default'}" in text
+    assert main(["describe", "compress-1"]) == 1
+    assert "did you mean 'compress-1q'?" in capsys.readouterr().err
+
+
+def test_every_listed_name_can_be_described(capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in KINDS:
+        for name, _, _ in listed(kind):
+            assert main(["describe", name]) == 0
+            assert f"{name} ({kind.removesuffix('s')})" in capsys.readouterr().out
+
+
+def test_status_counts_results_and_shows_running_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in ("index/a.parquet", "pretext/p/manifest.json", "evaluate/e/p.json", "evaluate/e/p.run.json"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    for name, line, age in (("new", "step 2/9", 3), ("old", "step 9/9", 3600)):
+        log = tmp_path / "logs" / "student" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"train: step 1/9\n{line}\n\n")
+        os.utime(log, (time.time() - age, time.time() - age))
+    assert main(["status", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        [stage, "1", "finished"] for stage in ("index", "pretext", "evaluate")
+    ]
+    assert lines[3:] == ["running: student/new, 3 s ago: step 2/9"]
+    assert main(["status", str(tmp_path / "x")]) == 1
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("ssltransfer 0.")

@@ -17,7 +17,16 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 LOCK = (ROOT / "envs" / "requirements.lock").read_text()
-OWN = {"ssltransfer", "toyworld", "tests", "benchmarks", "docs", "tools", "check_language"}
+OWN = {
+    "ssltransfer",
+    "snakemake_logger_plugin_ssltransfer",
+    "toyworld",
+    "tests",
+    "benchmarks",
+    "docs",
+    "tools",
+    "check_language",
+}
 WRITTEN = {"zoo", "zoo_options"}  # by the tests themselves
 # Not imported by src/.
 USED_OTHERWISE = {

@@ -55,7 +55,7 @@ def finished(results: Path) -> dict[str, int]:
 
 
 def running(results: Path, now: float | None = None) -> list[Running]:
-    """The jobs at work, the most recent line first."""
+    """The running jobs, the most recent line first."""
     now, found = now or time.time(), []
     for log in (results / "logs").glob("**/*.log"):
         seconds = now - log.stat().st_mtime
