@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ssltransfer.config import ConfigError, complete, read_config
 from ssltransfer.config.backbones import BACKBONES, BackboneOptions, ResNet18
-from ssltransfer.config.backbones.libraries import LibraryModel
+from ssltransfer.config.backbones.libraries import Custom, LibraryModel
 from ssltransfer.config.base import InputFile
 from ssltransfer.config.entities import ConfigFile, EvaluationSpec, Pretext, Student
 from ssltransfer.config.formats import Video
@@ -191,18 +191,21 @@ OTHERS: dict[str, list[Any]] = {
     "act": ["gelu", "re/lu", "re lu"],
     "drop": [0.1, 0.0],
     "extra": [{"a": 1}, {"a": 2}],
+    "options": [{"a": 1}, {"a": 2}, {"b": "x/y"}],
+    "digest": ["x", "y"],
 }
 
 
 @pytest.mark.parametrize("kind", [*BACKBONES, OwnBackbone], ids=lambda kind: kind.__name__)
 def test_baseline_names_include_backbone_options(kind: type[BackboneOptions]) -> None:
     """Two backbones that differ must not share a baseline."""
-    library = {"model": "resnet18"} if issubclass(kind, LibraryModel) else {}
+    library = {"model": "nets:resnet18" if kind is Custom else "resnet18"} if issubclass(kind, LibraryModel) else {}
+    others = OTHERS | ({"model": ["nets:resnet34", "net:resnet18"]} if kind is Custom else {})
     backbones = [kind.model_validate(library)]
     for key, value in backbones[0].model_dump().items():
         if key != "name" and not (library and key in ("width_mult", "stem_stride")):
             usual = [not value] if isinstance(value, bool) else [2 * value] if value else [4, 5]
-            backbones += [kind.model_validate(library | {key: other}) for other in OTHERS.get(key, usual)]
+            backbones += [kind.model_validate(library | {key: other}) for other in others.get(key, usual)]
     different = {backbone.canonical() for backbone in backbones}
     assert len(different) > len(kind.model_fields) - 3  # every option occurs
     slugs = {backbone.slug for backbone in backbones}

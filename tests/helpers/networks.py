@@ -35,3 +35,10 @@ def shaken_backbone(options: BackboneOptions) -> Backbone:
 def noise(*shape: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
     """Normally distributed values of this shape."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def conv_net(width: int = 8) -> nn.Module:
+    """A network that a user might write, for `backbone: custom`."""
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, stride=2), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )

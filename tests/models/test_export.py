@@ -27,6 +27,7 @@ from ssltransfer.config.backbones import (
     AlexNetDeepCluster,
     BackboneOptions,
     CaffeNet,
+    Custom,
     HogWords,
     MobileNetV2,
     ResNet18,
@@ -138,6 +139,7 @@ NETWORKS: list[BackboneOptions] = [
     Torchvision(model="shufflenet_v2_x0_5", return_nodes=("stage2",), img_size=64),
     Timm(model="vit_tiny_patch16_224", img_size=64),
     Timm(model="convnext_atto", return_nodes=("stages.1",), img_size=64),
+    Custom(model="tests.helpers.networks:conv_net", return_nodes=("2",), img_size=64),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Any network of torchvision or timm as a backbone: layers are modules of it, and the input of its classifier."""
+"""Any network of torchvision, timm or your own as a backbone: layers are modules of it, and its output, `pool`."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import torchvision.models
 from torch import Tensor, nn
 
 from ssltransfer.config.backbones import libraries as config
-from ssltransfer.config.base import suggest
+from ssltransfer.config.base import ConfigError, content_digest, suggest
 from ssltransfer.extras import import_extra
 from ssltransfer.models.backbone import BACKBONES, Backbone, LayerError
 from ssltransfer.models.leftovers import tensors_inside
@@ -226,3 +226,46 @@ class Timm(Library):
         network = timm.create_model(options.model, pretrained=False, num_classes=0, **more)
         super().__init__(options, network, include_top=include_top)
         self.channels_last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+
+
+@BACKBONES.register(config.Custom)
+class Custom(Library):
+    """A network of your own; protocols 2.9.
+
+    Raises:
+        ConfigError: there is no such module or callable, it does not take the options, it returns no torch module, or
+            its file has changed since the configuration was read.
+        LayerError: the network does not return (B, C).
+    """
+
+    def __init__(self, options: config.Custom, *, include_top: bool = True, dropout: float = 0.0):
+        super().__init__(options, _own_network(options), include_top=include_top)
+
+    def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """See `Library`."""
+        features = super().forward(x, layers)
+        found: Any = features.get("pool")
+        if found is not None and not (isinstance(found, Tensor) and found.ndim == 2):
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise LayerError(f"{self.options.slug}: the network returns {shape}; return features of shape (B, C).")
+        return features
+
+
+def _own_network(options: config.Custom) -> nn.Module:
+    module, _, name = options.model.partition(":")
+    where = f"backbone custom: {options.model}"
+    file = config.module_file(module)
+    if file is None:
+        raise ConfigError(f"{where}: no module {module!r}; install it, or put {module}.py into the working directory.")
+    if options.digest and content_digest(str(file)) != options.digest:
+        raise ConfigError(f"{file}: has changed since the configuration was read; run snakemake again.")
+    found = import_module(module)
+    if not callable(build := getattr(found, name, None)):
+        raise ConfigError(f"{where}: {module} has no callable {name!r}{suggest(name, vars(found))}")
+    try:
+        network = build(**dict(options.options))
+    except TypeError as error:
+        raise ConfigError(f"{where}: cannot be called with these `options` ({error}).") from None
+    if not isinstance(network, nn.Module):
+        raise ConfigError(f"{where}: returns a {type(network).__name__}, not a torch module.")
+    return network

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ssltransfer.config.backbones.alexnets import AlexNet, AlexNetBN, AlexNetDeepCluster, CaffeNet
 from ssltransfer.config.backbones.base import BackboneOptions
 from ssltransfer.config.backbones.hog_words import HogWords
-from ssltransfer.config.backbones.libraries import Timm, Torchvision
+from ssltransfer.config.backbones.libraries import Custom, Timm, Torchvision
 from ssltransfer.config.backbones.mobilenets import MobileNetV2
 from ssltransfer.config.backbones.resnets import ResNet18, ResNet50
 from ssltransfer.config.backbones.resnets_v2 import ResNet50V2, ResNet101V2, ResNetV2
@@ -21,7 +21,7 @@ else:
 
 # fmt: off
 __all__ = [
-    "BACKBONES", "AlexNet", "AlexNetBN", "AlexNetDeepCluster", "AnyBackbone", "BackboneOptions", "CaffeNet", "HogWords",
-    "MobileNetV2", "ResNet18", "ResNet50", "ResNet50V2", "ResNet101V2", "ResNetV2", "RevNet50", "Timm", "Torchvision",
-    "Vgg16", "Vgg19BN",
+    "BACKBONES", "AlexNet", "AlexNetBN", "AlexNetDeepCluster", "AnyBackbone", "BackboneOptions", "CaffeNet", "Custom",
+    "HogWords", "MobileNetV2", "ResNet18", "ResNet50", "ResNet50V2", "ResNet101V2", "ResNetV2", "RevNet50", "Timm",
+    "Torchvision", "Vgg16", "Vgg19BN",
 ]

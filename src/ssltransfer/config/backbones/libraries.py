@@ -1,10 +1,14 @@
-"""Networks of torchvision and timm, by their names there."""
+"""Networks of torchvision and timm, by their names there, and of your own, by their import paths."""
 
-from typing import Annotated, Literal, Self
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from ssltransfer.config.backbones.base import BackboneOptions
+from ssltransfer.config.base import content_digest
 
 
 class LibraryModel(BackboneOptions):
@@ -52,3 +56,47 @@ class Timm(LibraryModel):
 
     name: Literal["timm"] = "timm"
     reference = "timm.list_models; protocols 2.8"
+
+
+Scalar = str | int | float | bool | None
+
+
+class Custom(LibraryModel):
+    """A network of your own: any function or class that returns a torch module, by its import path.
+
+    It gets `options` as keyword arguments, takes float (B, 3, img_size, img_size) and returns features (B, C).
+    """
+
+    name: Literal["custom"] = "custom"
+    reference = "protocols 2.9"
+    model: str = Field(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+        description="MODULE:CALLABLE; the module is installed, or a file in the working directory.",
+    )
+    options: tuple[tuple[str, Scalar], ...] = Field((), description="Keyword arguments of the callable.")
+    digest: str = Field("", description="Of the module's file, so that a changed network is trained again; automatic.")
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _as_pairs(cls, options: Any) -> Any:
+        return tuple(sorted(options.items())) if isinstance(options, dict) else options
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_digest(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or content.get("digest") or not isinstance(content.get("model"), str):
+            return content
+        file = module_file(content["model"].partition(":")[0])
+        return content | {"digest": content_digest(str(file)) if file else ""}
+
+
+def module_file(module: str) -> Path | None:
+    """The file of a module in the working directory or of an installed package; None if there is none."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return Path(found.origin) if found and found.origin else None

@@ -4,8 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.backbones.libraries import LibraryModel
+from ssltransfer.config.backbones import BackboneOptions, Timm, Torchvision
 from ssltransfer.config.tasks.base import ForeignWeights
 
 
@@ -27,6 +26,6 @@ class Pretrained(ForeignWeights):
         Raises:
             ValueError: neither the task nor the backbone names them.
         """
-        if self.weights is None and not isinstance(backbone, LibraryModel):
+        if self.weights is None and not isinstance(backbone, Timm | Torchvision):
             raise ValueError(f"set `weights` of the task: the backbone {backbone.name} does not name any")
         return self.weights or f"{backbone.name}/{getattr(backbone, 'model', '')}"
