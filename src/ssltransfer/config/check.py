@@ -45,7 +45,8 @@ def check(config: Config) -> None:
     for name, pretext in config.pretexts.items():
         _check_pretext(config, pretext, f"pretexts.{name}")
     for name, features in config.features.items():
-        _check_features(config, features, f"features.{name}")
+        if name not in config.derived:  # the entry that reads the others is checked itself
+            _check_features(config, features, f"features.{name}")
     for name, cluster in config.clusters.items():
         _check_cluster(config, cluster, f"clusters.{name}")
     for name, student in config.students.items():
