@@ -34,6 +34,7 @@ from ssltransfer.models.export import export
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import pretext
+from ssltransfer.tasks.pretext.imported import check_weights
 from tests.helpers.networks import shaken
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -559,6 +560,56 @@ def test_imported_normalization_by_mean_and_std(tmp_path: Path) -> None:
         assert torch.allclose(normalize(images, normalization), wanted)
         (tmp_path / "w.pth").unlink()
         (tmp_path / "w.pth").symlink_to(output.parent / "backbone.safetensors")
+
+
+def renamed_file(folder: Path) -> tuple[Names, Path]:
+    """A network whose names are other, in another order, so that it matches neither by name nor by order."""
+    tensors = build_backbone(SMALL, include_top=True, seed=4).state_dict()
+    other = {
+        name.replace("features.", "net.part_").replace("classifier.", "net.head_"): tensors[name] for name in tensors
+    }
+    torch.save(dict(reversed(other.items())), folder / "w.pth")
+    return tensors, folder / "w.pth"
+
+
+RULES = {r"^net\.": "", r"^part_(\d+)": r"features.\1", "^head_": "classifier."}
+
+
+def test_imported_names_are_renamed_in_order(tmp_path: Path) -> None:
+    tensors, file = renamed_file(tmp_path)
+    with pytest.raises(ArtifactError, match=r"features\.0\.weight is missing \(0 of 10"):
+        pretext.run(imported(file), output=tmp_path / "n" / "manifest.json", threads=1)
+    spec = imported(file, rename=RULES)
+    assert Pretext.parse(spec.canonical()) == spec  # with the order of the rules
+    assert spec != imported(file, rename=dict(reversed(RULES.items())))
+    output = tmp_path / "m" / "manifest.json"
+    pretext.run(spec, output=output, threads=1)
+    found = read_model(output).backbone.state_dict()
+    assert found.keys() == tensors.keys() and all(torch.equal(value, found[key]) for key, value in tensors.items())
+    assert read_json(output)["spec"]["task"]["rename"] == [list(rule) for rule in RULES.items()]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"^net2": ""}, r"`rename`: '\^net2' matches no tensor; the file has net\.head_1\.bias, net\.head_1\.weight, "),
+        (RULES | {"^net": ""}, r"'\^net' matches no tensor; the file has classifier\.1\.bias, "),
+        (
+            {r"part_\d+": "part"},
+            r"gives both net\.part_10\.bias and net\.part_8\.bias the name net\.part\.bias; make it more specific",
+        ),
+    ],
+)
+def test_imported_refuses_wrong_rules(rules: dict[str, str], said: str, tmp_path: Path) -> None:
+    _, file = renamed_file(tmp_path)
+    with pytest.raises(ArtifactError, match=said):
+        check_weights(imported(file, rename=rules))
+
+
+@pytest.mark.parametrize("rule", [{"(": ""}, {"a": r"\1"}, {"a": 1}])
+def test_imported_refuses_what_is_not_a_rule(rule: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is not a regular expression with a replacement|valid string"):
+        imported(Path("w.pth"), rename=rule)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from ssltransfer.config.weights_metadata import backbone_difference, read_metada
 from ssltransfer.logs import logger
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.checkpoint_formats import endings, renamed
+from ssltransfer.models.checkpoint_formats import endings, rename, renamed
 from ssltransfer.models.libraries import (
     converted_by_timm,
     model_of_torchvision,
@@ -70,7 +70,7 @@ def _matched(options: AnyBackbone, task: Imported, file: Path) -> tuple[Backbone
     if difference := backbone_difference(file, options):
         raise ArtifactError(difference)
     backbone = build_backbone(options, include_top=True)
-    tensors = renamed(read_tensors(file), backbone.state_dict())
+    tensors = renamed(rename(read_tensors(file), task.rename, file), backbone.state_dict())
     convolutions = build_backbone(options, include_top=False)
     by_name = {key for key in convolutions.state_dict() if not key.endswith("num_batches_tracked")}
     note = ""
