@@ -25,6 +25,9 @@ def _compiles(rule: tuple[str, str]) -> tuple[str, str]:
     return rule
 
 
+Rule = Annotated[tuple[str, str], AfterValidator(_compiles)]
+
+
 class Imported(TaskOptions):
     """Weights from a file; prefixes are detected, and every tensor of the network must match."""
 
@@ -35,10 +38,8 @@ class Imported(TaskOptions):
     exports_fc = True
     file: InputFile = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
     prefix: str | None = Field(None, description="Prefix of the tensor names, if several sets of tensors match.")
-    rename: Annotated[tuple[Annotated[tuple[str, str], AfterValidator(_compiles)], ...], BeforeValidator(_pairs)] = (
-        Field(
-            (), description="Regular expression -> replacement in the file's tensor names, in order: {'^net[.]': ''}."
-        )
+    rename: Annotated[tuple[Rule, ...], BeforeValidator(_pairs)] = Field(
+        (), description="Regular expression -> replacement in the file's tensor names, in order: {'^net[.]': ''}."
     )
     allow_missing: tuple[str, ...] = Field((), description="Patterns of tensors that may be missing; they stay random.")
     allow_unused: tuple[str, ...] = Field(
