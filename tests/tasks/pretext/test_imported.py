@@ -559,6 +559,17 @@ def test_imported_file_gives_the_published_activations(
     assert float((found - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
 
 
+@pytest.mark.parametrize(("family", "size"), [(clip_openai, 96), (clip_open, 96), (convnext, 32), (swin, 128)])
+def test_imported_converted_file_fits_another_image_size(family: Callable[[], File], size: int, tmp_path: Path) -> None:
+    """The check before a run and the import agree."""
+    made = family()
+    torch.save(made.content, tmp_path / "w.pth")
+    task = {"name": "imported", "file": str(tmp_path / "w.pth"), **(made.task or {})}
+    spec = Pretext.model_validate({"task": task, "backbone": made.backbone | {"img_size": size}})
+    check_weights(spec)
+    pretext.run(spec, output=tmp_path / "m" / "manifest.json", threads=1)
+
+
 def table() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
     """Rows of docs/compress.md: family, backbones, options of the task."""
     text = (DOCS / "compress.md").read_text(encoding="utf-8")
