@@ -81,8 +81,10 @@ def _matched(options: AnyBackbone, task: Imported, file: Path) -> tuple[Backbone
     if task.prefix is None and not by_name <= endings(tensors):
         for candidate in (backbone, convolutions):
             if ordered := by_order(tensors, candidate.state_dict()):
-                other = next(name for name in tensors if tensors[name] is next(iter(ordered.values())))
-                note = f", matched by order and shape under other names: {next(iter(ordered))} is {other}, ..."
+                names = {id(value): name for name, value in tensors.items()}
+                pairs = [(key, names[id(value)]) for key, value in ordered.items()]
+                key, other = next(pair for pair in pairs if pair[0] != pair[1])
+                note = f", matched by order and shape under other names: {key} is {other}, ..."
                 tensors, backbone = ordered, candidate
                 break
     full = set(backbone.state_dict()) - set(convolutions.state_dict())
