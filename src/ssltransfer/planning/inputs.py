@@ -82,9 +82,9 @@ def _network_problems(config: Config) -> Iterator[str]:
         if problem := next(filter(None, problems), None):
             yield f"{stage}s.{name}.backbone: {problem}"
     for name, models in config.rows.items():
-        for model in map(config.model, models):
-            if not Path(f"{config.results}/evaluate/{name}/{model.name}.json").is_file():
-                yield from _protocol_problems(config.evaluations[name].protocol, model, f"evaluations.{name}")
+        for evaluated in map(config.model, models):
+            if not Path(f"{config.results}/evaluate/{name}/{evaluated.name}.json").is_file():
+                yield from _protocol_problems(config.evaluations[name].protocol, evaluated, f"evaluations.{name}")
 
 
 def _protocol_problems(protocol: ProtocolOptions, model: ModelEntry, where: str) -> Iterator[str]:

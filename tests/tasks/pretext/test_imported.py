@@ -303,7 +303,7 @@ def dinov3() -> File:
     return File("DINOv3", content, {"name": "timm", "model": "vit_small_patch16_dinov3", "img_size": 64}, network)
 
 
-CLIP = {"name": "timm", "model": "vit_xsmall_patch16_clip_224", "img_size": 64}
+CLIP: dict[str, Any] = {"name": "timm", "model": "vit_xsmall_patch16_clip_224", "img_size": 64}
 OPENAI = {
     **{r"^patch_embed\.proj": "conv1", "^cls_token": "class_embedding", "^pos_embed": "positional_embedding"},
     **{"^norm_pre": "ln_pre", "^norm": "ln_post", r"^blocks\.": "transformer.resblocks.", r"\.norm([12])": r".ln_\1"},
