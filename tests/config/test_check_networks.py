@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +30,7 @@ from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.data.permutations import PermutationError, min_distance_set
 from ssltransfer.models.build import build_backbone
 from ssltransfer.planning.inputs import input_problems
+from ssltransfer.planning.networks import segmentation_problem
 from ssltransfer.tasks.pretext.base import build_task
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.train_step import Trainer
@@ -138,6 +143,19 @@ def test_networks_of_libraries_work_or_are_refused(backbone: dict[str, Any], sai
     assert "pretexts.model.backbone: " in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("command", [["estimate", "c.yaml"], ["run", "c.yaml", "-n"]])
+def test_estimate_and_dry_run_refuse_a_network(command: list[str], tmp_path: Path) -> None:
+    backbone = {"name": "torchvision", "model": "vit_b_16", "img_size": 100}
+    content = {"pretexts": {"model": {"task": "random", "backbone": backbone}}}
+    (tmp_path / "c.yaml").write_text(json.dumps(content))
+    run = subprocess.run(
+        [sys.executable, "-m", "ssltransfer.cli", *command], cwd=tmp_path, text=True, capture_output=True
+    )
+    assert run.returncode == 1
+    (line,) = [line for line in (run.stdout + run.stderr).splitlines() if "vit_b_16" in line]
+    assert "pretexts.model.backbone: vit_b_16 of torchvision cannot process images of 100 pixels" in line
+
+
 def test_networks_of_libraries_are_checked_at_the_size_of_a_task() -> None:
     """A ViT has one size; a tile is another."""
     data = {"data": {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 4}}
@@ -188,6 +206,14 @@ def test_every_allowed_option_of_a_schedule_works_or_is_refused(objects: Index) 
         task = build_task(Rotation(hidden_dim=16), CaffeNet(width_mult=0.05, img_size=48, stem_stride=2), 0)
         batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
         train_step(Trainer(task, schedule, 0, Devices(torch.device("cpu"), 0)), batch)
+
+
+@own
+def test_segmentation_with_the_usual_padding_covers_images(kind: type[BackboneOptions]) -> None:
+    """So that it need not be built before a run."""
+    options = kind.model_validate({})
+    if options.is_network:
+        assert segmentation_problem(options, 100) is None
 
 
 def test_splits_of_synthetic_images_are_those_of_the_generator() -> None:

@@ -45,7 +45,7 @@ def input_problems(config: Config) -> Iterator[str]:
                 yield f"pretexts.{name}.task.file: {error}"
     for name, evaluation in config.evaluations.items():
         yield from _missing_files(evaluation, f"evaluations.{name}")
-    yield from _network_problems(config)
+    yield from network_problems(config)
 
 
 def _impossible_permutations(pretext: Pretext, where: str) -> Iterator[str]:
@@ -61,7 +61,7 @@ def _impossible_permutations(pretext: Pretext, where: str) -> Iterator[str]:
                 yield f"{where}: {error}"
 
 
-def _network_problems(config: Config) -> Iterator[str]:
+def network_problems(config: Config) -> Iterator[str]:
     """A sentence for each network that cannot be built, or that cannot process the images of its task or protocol.
 
     Networks of other libraries and fully convolutional ones can only be checked by building them, without memory for
@@ -89,12 +89,13 @@ def _network_problems(config: Config) -> Iterator[str]:
 
 def _protocol_problems(protocol: ProtocolOptions, model: ModelEntry, where: str) -> Iterator[str]:
     if isinstance(protocol, Segmentation):
-        from ssltransfer.planning.networks import segmentation_flops
+        usual = protocol.padding == Segmentation.model_fields["padding"].default
+        if usual and model.backbone.stem_stride is None:
+            return
+        from ssltransfer.planning.networks import segmentation_problem
 
-        try:
-            segmentation_flops(model.backbone, protocol.padding)
-        except UserError as error:
-            yield f"{where}: {model.name}: {error}"
+        if problem := segmentation_problem(model.backbone, protocol.padding):
+            yield f"{where}: {model.name}: {problem}"
     elif isinstance(protocol, Depth) and isinstance(model.backbone, LibraryModel):
         from ssltransfer.planning.networks import library_problem
 

@@ -54,6 +54,17 @@ def segmentation_flops(backbone: BackboneOptions, padding: int) -> float:
 
 
 @lru_cache
+def segmentation_problem(backbone: BackboneOptions, padding: int) -> str | None:
+    """Why the fully convolutional network does not cover an image; None if it does. Its width does not matter."""
+    narrow = backbone.model_copy(update={"width_mult": 0.01})
+    try:
+        Fcn(build_backbone(narrow, include_top=True), 21, padding=padding)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@lru_cache
 def parameters(backbone: BackboneOptions, include_top: bool) -> int:
     """Number of parameters."""
     with torch.device("meta"):
