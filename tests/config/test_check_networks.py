@@ -22,6 +22,7 @@ from ssltransfer.config.backbones import BACKBONES, BackboneOptions, CaffeNet
 from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.config import Config
 from ssltransfer.config.formats.synthetic import SPLITS
+from ssltransfer.config.methods import METHODS, Distillation
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.config.tasks import TASKS as KINDS
 from ssltransfer.config.tasks import Rotation
@@ -32,10 +33,14 @@ from ssltransfer.models.build import build_backbone
 from ssltransfer.planning.inputs import input_problems
 from ssltransfer.planning.networks import segmentation_problem
 from ssltransfer.tasks.pretext.base import build_task
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 from ssltransfer.training.devices import Devices
 from ssltransfer.training.train_step import Trainer
 from tests.helpers.option_values import allowed_values
+from tests.helpers.protocol_inputs import make_model
 from tests.helpers.small_tasks import TASKS, train_step
+
+CPU = Devices(torch.device("cpu"), 0)
 
 OWN = [kind for kind in BACKBONES if not issubclass(kind, LibraryModel)]
 own = pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.__name__)
@@ -205,7 +210,7 @@ def test_every_allowed_option_of_a_schedule_works_or_is_refused(objects: Index) 
             continue
         task = build_task(Rotation(hidden_dim=16), CaffeNet(width_mult=0.05, img_size=48, stem_stride=2), 0)
         batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
-        train_step(Trainer(task, schedule, 0, Devices(torch.device("cpu"), 0)), batch)
+        train_step(Trainer(task, schedule, 0, CPU), batch)
 
 
 @own
@@ -251,6 +256,12 @@ def pretext(task: Any, backbone: Any, **more: Any) -> Any:
 def evaluated(protocol: Any, backbone: Any = "caffenet", data: tuple[str, str] = ("a", "b"), **more: Any) -> Any:
     entry = {"protocol": protocol, "models": ["m"], "baselines": [], "train": data[0], "test": data[1]} | more
     return {"pretexts": {"m": ROTATION | {"backbone": backbone}}, "evaluations": {"e": entry}}
+
+
+def attention(teacher: str, task: str) -> Any:
+    method = {"name": "attention-transfer", "teacher": "m", "task": task}
+    student = {"method": method, "data": "a", "backbone": "caffenet", "schedule": SCHEDULE}
+    return pretext(teacher, "caffenet") | {"students": {"s": student}}
 
 
 REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
@@ -302,6 +313,12 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: evaluated({"name": "depth"}, {"name": "torchvision", "model": "resnet18"}, ("rooms", "rooms-test")),
         "depth needs a map, which every layer of m (torchvision-resnet18) is not; set `return_nodes` of the backbone",
     ),
+    "a teacher's normalization": (
+        lambda: attention("jigsaw", "jigsaw++"),
+        "students.s.method: jigsaw++ normalizes images by `per-image`, but the teacher m by `per-channel`; name a "
+        "teacher with the same normalization.",
+    ),
+    "a teacher with the same normalization": (lambda: attention("jigsaw", "jigsaw"), ""),
     "frozen layers": (
         lambda: evaluated({"name": "fast-rcnn", "freeze_at": 6}, "caffenet", ("boxes", "boxes-test")),
         "evaluations.e.protocol.freeze_at: the map of m (caffenet) has 5 layers; use at most 5.",
@@ -412,3 +429,37 @@ def test_check_refuses_what_a_job_would_refuse(case: str) -> None:
     with pytest.raises(ConfigError) as error:
         checked(whole)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("teacher"), CaffeNet.model_validate(SMALL), seed=1)
+
+
+METHODS_OF = {
+    **{kind.model_fields["name"].default: {"teacher": "m"} for kind in METHODS if issubclass(kind, Distillation)},
+    "attention-transfer": {"teacher": "m", "task": TASKS["rotation"]},
+    "supervised": {},
+}
+
+
+@pytest.mark.parametrize("name", METHODS_OF)
+def test_every_allowed_option_of_a_method_works_or_is_refused(name: str, objects: Index, teacher: Path) -> None:
+    kind = next(kind for kind in METHODS if kind.model_fields["name"].default == name)
+    for options in variants(kind, {"name": name, **METHODS_OF[name]}):
+        student = {"method": options, "data": "a", "backbone": SMALL, "schedule": {"steps": 1, "batch_size": 4}}
+        try:
+            spec = checked(
+                {"datasets": SETS, "students": {"s": student}, "pretexts": {"m": {"task": "random", "backbone": SMALL}}}
+            ).students["s"]
+        except ConfigError as error:
+            assert "\n" not in str(error) and "students.s" in str(error)
+            continue
+        inputs = StudentInputs(spec, objects, teacher=teacher)
+        if getattr(spec.method, "precompute_teacher", False):
+            continue
+        task = STUDENT_METHODS[type(spec.method)](inputs)
+        task.on_train_start(objects, CPU)
+        batch = next(load_batches(objects, task.transform, sequential_keys(range(4), 4), seed=0))
+        train_step(Trainer(task, spec.schedule, 0, CPU), batch)
+        task.after_step(0)

@@ -9,10 +9,11 @@ from pydantic import BaseModel
 from ssltransfer.artifacts.outdated import is_current
 from ssltransfer.config import Config, ModelEntry
 from ssltransfer.config.backbones.libraries import LibraryModel
-from ssltransfer.config.base import InputFile, NameFile
-from ssltransfer.config.entities import Pretext
+from ssltransfer.config.base import InputFile, NameFile, Normalize
+from ssltransfer.config.entities import Pretext, Student
+from ssltransfer.config.methods import AttentionTransfer
 from ssltransfer.config.protocols import Depth, ProtocolOptions, Segmentation
-from ssltransfer.config.tasks import Imported, Jigsaw, JigsawKolesnikov, JigsawPP
+from ssltransfer.config.tasks import Imported, Jigsaw, JigsawKolesnikov, JigsawPP, MultiTask
 from ssltransfer.data.permutations import permutation_set
 from ssltransfer.errors import UserError
 
@@ -46,6 +47,30 @@ def input_problems(config: Config) -> Iterator[str]:
     for name, evaluation in config.evaluations.items():
         yield from _missing_files(evaluation, f"evaluations.{name}")
     yield from network_problems(config)
+    for name, student in config.students.items():
+        made = is_current(f"{config.results}/student/{name}/manifest.json", student)
+        if isinstance(student.method, AttentionTransfer) and not made:
+            teacher = student.method.teacher
+            own, other = _normalization_of(student), _normalization_of(config.models[teacher])
+            if own and other and own != other:
+                yield (
+                    f"students.{name}.method: {student.method.task.name} normalizes images by `{own}`, but the teacher "
+                    f"{teacher} by `{other}`; name a teacher with the same normalization."
+                )
+
+
+def _normalization_of(model: Pretext | Student) -> Normalize | None:
+    """Normalization of the images of a model before it is made; None if its options alone do not determine it."""
+    if isinstance(model, Student) and not isinstance(model.method, AttentionTransfer):
+        return "imagenet"
+    task = model.task if isinstance(model, Pretext) else model.method.task
+    if isinstance(task, Imported):
+        return task.normalize
+    if isinstance(task, MultiTask) or not task.is_trainable:
+        return None
+    from ssltransfer.tasks.pretext.base import PRETEXT_TASKS  # imports torch
+
+    return getattr(PRETEXT_TASKS[type(task)], "normalization", None)
 
 
 def _impossible_permutations(pretext: Pretext, where: str) -> Iterator[str]:
