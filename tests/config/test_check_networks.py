@@ -436,7 +436,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("teacher"), CaffeNet.model_validate(SMALL), seed=1)
 
 
-METHODS_OF = {
+METHODS_OF: dict[str, dict[str, Any]] = {
     **{kind.model_fields["name"].default: {"teacher": "m"} for kind in METHODS if issubclass(kind, Distillation)},
     "attention-transfer": {"teacher": "m", "task": TASKS["rotation"]},
     "supervised": {},

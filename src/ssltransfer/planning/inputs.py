@@ -61,9 +61,12 @@ def input_problems(config: Config) -> Iterator[str]:
 
 def _normalization_of(model: Pretext | Student) -> Normalize | None:
     """Normalization of the images of a model before it is made; None if its options alone do not determine it."""
-    if isinstance(model, Student) and not isinstance(model.method, AttentionTransfer):
+    if isinstance(model, Pretext):
+        task = model.task
+    elif isinstance(model.method, AttentionTransfer):
+        task = model.method.task
+    else:
         return "imagenet"
-    task = model.task if isinstance(model, Pretext) else model.method.task
     if isinstance(task, Imported):
         return task.normalize
     if isinstance(task, MultiTask) or not task.is_trainable:
