@@ -6,12 +6,13 @@ import copy
 import json
 import re
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ssltransfer.config import ConfigError, complete, read_config
 from ssltransfer.config.backbones import BACKBONES, BackboneOptions, ResNet18
@@ -203,9 +204,10 @@ def test_baseline_names_include_backbone_options(kind: type[BackboneOptions]) ->
     others = OTHERS | ({"model": ["nets:resnet34", "net:resnet18"]} if kind is Custom else {})
     backbones = [kind.model_validate(library)]
     for key, value in backbones[0].model_dump().items():
-        if key != "name" and not (library and key in ("width_mult", "stem_stride")):
-            usual = [not value] if isinstance(value, bool) else [2 * value] if value else [4, 5]
-            backbones += [kind.model_validate(library | {key: other}) for other in others.get(key, usual)]
+        usual = [not value] if isinstance(value, bool) else [2 * value] if value else [4, 5]
+        for other in others.get(key, usual) if key != "name" else []:
+            with suppress(ValidationError):  # an option that this backbone does not have
+                backbones.append(kind.model_validate(library | {key: other}))
     different = {backbone.canonical() for backbone in backbones}
     assert len(different) > len(kind.model_fields) - 3  # every option occurs
     slugs = {backbone.slug for backbone in backbones}
@@ -458,7 +460,7 @@ def test_read_config_reports_missing_and_invalid_files(tmp_path: Path) -> None:
         ),
         (
             {"name": "voc-classification", "data_dependent_init": True, "fuse_bn": True},
-            "vgg19-bn",
+            {"name": "vgg19-bn", "img_size": 64},
             "no scale of their own",
         ),
         (
@@ -471,7 +473,7 @@ def test_read_config_reports_missing_and_invalid_files(tmp_path: Path) -> None:
         ({"name": "voc-classification", "fuse_bn": True}, "resnet50-v2", "batch norms that do not directly follow"),
     ],
 )
-def test_load_checks_fine_tuning(protocol: dict[str, Any], backbone: str, said: str) -> None:
+def test_load_checks_fine_tuning(protocol: dict[str, Any], backbone: Any, said: str) -> None:
     content = changed("pretexts/jig/backbone", backbone)
     content |= {"features": {}, "clusters": {}, "students": {}}
     content["evaluations"] = {
@@ -487,6 +489,7 @@ def test_load_checks_fine_tuning(protocol: dict[str, Any], backbone: str, said: 
 def test_load_checks_library_backbones() -> None:
     backbone: dict[str, Any] = {"name": "torchvision", "model": "resnet18"}
     content = changed("pretexts/jig/backbone", backbone)
+    content["pretexts"]["jig"]["task"] = "rotation"
     content |= {"features": {}, "clusters": {}, "students": {}}
     content["datasets"]["c"] = content["datasets"]["a-train"] | {"root": "elsewhere"}
     by_layer: dict[str, Any] = {"protocol": "finetune-from-layer", "models": ["jig"], "train": "a-train", "test": "c"}

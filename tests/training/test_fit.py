@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -201,6 +202,21 @@ def test_validate_logs_every_30_seconds(
 
     validate(Slow(), objects, Schedule(steps=1, batch_size=8), seed=5, devices=CPU)
     assert [line.split(",")[0] for line in caplog.messages] == [f"validate: step {step}/6" for step in (2, 4, 6)]
+
+
+def test_fit_logs_during_a_long_step(
+    tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "ssltransfer")
+    monkeypatch.setattr(progress_module, "LOG_SECONDS", 0.2)
+
+    class Slow(Small):
+        def after_step(self, step: int) -> None:
+            time.sleep(0.7 if step == 1 else 0)
+
+    run(tmp_path, objects, Schedule(steps=2, batch_size=8), Slow())
+    lines = [line.split(",")[0] for line in caplog.messages if line.startswith("train: ")]
+    assert lines.count("train: step 1/2") >= 2
 
 
 def test_validate_takes_evenly_spaced_images(objects: Index, monkeypatch: pytest.MonkeyPatch):

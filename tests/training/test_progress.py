@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -48,3 +50,23 @@ def test_progress_logs_every_10_to_30_seconds(clock: list[float], caplog: pytest
             progress.log("found")
         times += [clock[0] - 100] * (len(caplog.messages) - before)
     assert times == [10, 20, 50]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_progress_logs_during_a_long_step(
+    fails: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(module, "LOG_SECONDS", 0.2)
+    caplog.set_level("INFO", "ssltransfer")
+    with suppress(ZeroDivisionError), Progress("train", 3, 5, 1) as progress:
+        time.sleep(0.5)
+        if fails:
+            raise ZeroDivisionError
+        progress.step()
+        time.sleep(0.3)
+    assert caplog.messages[0].startswith("train: step 3/5, 0 images/s, ")
+    assert caplog.messages[-1].startswith(f"train: step {3 if fails else 4}/5")
+    count = len(caplog.messages)
+    assert 2 <= count <= 4
+    time.sleep(0.4)
+    assert len(caplog.messages) == count  # the thread has ended

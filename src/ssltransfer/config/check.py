@@ -5,6 +5,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssltransfer.config.base import ConfigError, suggest
+from ssltransfer.config.check_networks import (
+    check_model_size,
+    check_pool,
+    check_protocol_layers,
+    check_task_inputs,
+)
 from ssltransfer.config.config import Config, ModelEntry
 from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, Student, Table
 from ssltransfer.config.formats import AnyDataset, TargetKind, Video
@@ -15,7 +21,16 @@ from ssltransfer.config.methods import (
     Distillation,
     LayerDistillation,
 )
-from ssltransfer.config.protocols import Detection, FasterRcnn, FinetuneFromLayer, FineTuning, Segmentation
+from ssltransfer.config.protocols import (
+    ClusterAlignment,
+    Detection,
+    FasterRcnn,
+    FinetuneFromLayer,
+    FineTuning,
+    Knn,
+    Retrieval,
+    Segmentation,
+)
 from ssltransfer.config.references import check_references
 from ssltransfer.config.tasks import Imported
 from ssltransfer.config.weights_metadata import backbone_difference
@@ -30,7 +45,8 @@ def check(config: Config) -> None:
     for name, pretext in config.pretexts.items():
         _check_pretext(config, pretext, f"pretexts.{name}")
     for name, features in config.features.items():
-        _check_features(config, features, f"features.{name}")
+        if name not in config.derived:  # the entry that reads the others is checked itself
+            _check_features(config, features, f"features.{name}")
     for name, cluster in config.clusters.items():
         _check_cluster(config, cluster, f"clusters.{name}")
     for name, student in config.students.items():
@@ -51,6 +67,9 @@ def check(config: Config) -> None:
             lines = [pattern for line in figure.lines.values() for pattern in line.values()]
             _check_patterns(config, (figure.against,), lines, where)
     _check_cycles(config)
+    for name in config.models:
+        model = config.model(name)
+        check_model_size(model, f"{'pretexts' if model.stage == 'pretext' else 'students'}.{name}.backbone")
 
 
 def _check_pretext(config: Config, pretext: Pretext, where: str) -> None:
@@ -73,6 +92,7 @@ def _check_task(config: Config, pretext: Pretext, where: str) -> None:
         _known(config.datasets, getattr(pretext, key), f"{where}.{key}", "dataset")
         _check_targets(config, getattr(pretext, key), task.name, task.targets, f"{where}.{key}")
     _check_disjoint(config, pretext.data, pretext.val, where, "data and val")
+    check_task_inputs(pretext, where)
     if schedule is None:
         return
     images = schedule.micro_batch_size or schedule.batch_size
@@ -92,8 +112,7 @@ def _check_features(config: Config, features: Features, where: str) -> None:
     _known(config.models, features.model, f"{where}.model", "model")
     model = config.model(features.model)
     _check_layers(model, [features.layer], f"{where}.layer")
-    if features.pool and features.layer in model.backbone.top_layers:
-        raise ConfigError(f"{where}.pool: {features.layer} is a vector and cannot be pooled; remove the key.")
+    check_pool(model.backbone, features.layer, features.pool, f"{where}.pool")
 
 
 def _check_cluster(config: Config, cluster: Cluster, where: str) -> None:
@@ -131,8 +150,7 @@ def _check_distillation(config: Config, student: Student, method: Distillation, 
     teacher = config.model(method.teacher)
     layer = method.teacher_layer or teacher.layers[-1]
     _check_layers(teacher, [layer], f"{where}.method.teacher_layer")
-    if method.teacher_pool and layer in teacher.backbone.top_layers:
-        raise ConfigError(f"{where}.method.teacher_pool: {layer} is a vector and cannot be pooled; remove the key.")
+    check_pool(teacher.backbone, layer, method.teacher_pool, f"{where}.method.teacher_pool")
     if isinstance(method, ContrastWithOthers):
         images = _max_images(config.datasets[student.data])
         if images and (refusal := method.refusal(images)):
@@ -167,11 +185,29 @@ def _check_evaluation(config: Config, evaluation: Evaluation, models: Iterable[s
             )
     _check_disjoint(config, evaluation.train or None, evaluation.test, where, "train and test")
     _known(config.datasets, evaluation.supervised_data, f"{where}.supervised_data", "dataset")
+    _check_counts(config, evaluation, where)
     label_file = getattr(getattr(protocol, "label_subset", None), "file", None)
     if label_file:
         label_file.names()  # fails if the file does not exist
     for model in map(config.model, models):
         _check_evaluated_model(evaluation, model, where)
+
+
+def _check_counts(config: Config, evaluation: Evaluation, where: str) -> None:
+    """Neighbors, clusters and ranks are fewer than the images, if their number is known."""
+    protocol = evaluation.protocol
+    if isinstance(protocol, Retrieval):
+        key, number, data, most = "recall_at", max(protocol.recall_at), evaluation.test, -1
+    elif isinstance(protocol, Knn | ClusterAlignment):
+        key, number, data, most = "k", protocol.k or 1, evaluation.train, 0
+    else:
+        return
+    images = _max_images(config.datasets[data])
+    if images is not None and number > images + most:
+        raise ConfigError(
+            f"{where}.protocol.{key}: {number} is too large for the {images} images of {data}; use at most "
+            f"{images + most}."
+        )
 
 
 def _check_evaluated_model(evaluation: Evaluation, model: ModelEntry, where: str) -> None:
@@ -189,7 +225,7 @@ def _check_evaluated_model(evaluation: Evaluation, model: ModelEntry, where: str
             )
         if (layer or "block3") != "block3":
             raise ConfigError(f"{where}.protocol.l1_layer_mix: it mixes the units of block3; remove `layer`.")
-    if isinstance(protocol, FasterRcnn):
+    if isinstance(protocol, Detection) and (isinstance(protocol, FasterRcnn) or not backbone.top_layers):
         _check_layers(model, ["block3"], f"{where}.models")
     if isinstance(protocol, FineTuning) and protocol.fuse_bn and not backbone.can_fuse_bn:
         raise ConfigError(
@@ -203,6 +239,7 @@ def _check_evaluated_model(evaluation: Evaluation, model: ModelEntry, where: str
             f"{where}.models: {protocol.name} runs a network layer by layer, which {backbone.name} ({model.name}) does "
             "not support; remove it."
         )
+    check_protocol_layers(protocol, model, where)
 
 
 def _check_data_dependent_init(model: ModelEntry, protocol: FineTuning, where: str) -> None:

@@ -44,6 +44,8 @@ class Schedule(Spec):
     def _consistent(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs and steps")
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError("nesterov needs the optimizer sgd with a momentum; remove it")
         if self.milestones and self.step_size:
             raise ValueError("give milestones or step_size, not both")
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:

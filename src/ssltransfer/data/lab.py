@@ -7,7 +7,7 @@ from torch import Tensor
 
 # Linear sRGB to XYZ under D65 for the 2-degree standard observer, as in scikit-image.
 _XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
-_RGB = torch.tensor(_XYZ, dtype=torch.float64).inverse().tolist()
+_RGB = torch.tensor(_XYZ, dtype=torch.float64, device="cpu").inverse().tolist()  # whatever the default device
 _WHITE = (0.95047, 1.0, 1.08883)
 _KNEE, _SLOPE, _FOOT = 0.008856, 7.787, 16 / 116
 

@@ -13,6 +13,35 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
+from ssltransfer.config.tasks import Jigsaw, JigsawKolesnikov, JigsawPP
+from ssltransfer.errors import UserError
+
+
+class PermutationError(UserError, ValueError):
+    """No set of permutations has the requested properties."""
+
+
+def permutation_set(options: Jigsaw | JigsawKolesnikov | JigsawPP) -> NDArray[np.uint8]:
+    """The set of a task, uint8 (n, 9): from `permutation_file`, or generated. It does not depend on a seed.
+
+    Raises:
+        PermutationError: the file has another content, or there is no such set.
+    """
+    n = options.permutations
+    if options.permutation_file:
+        return read_permutations(options.permutation_file.checked(), n)
+    if not isinstance(options, JigsawPP):
+        return max_hamming_set(n)
+    if options.target_mean_hamming is None:
+        found = min_distance_set(n, min_distance=options.min_distance)
+    else:
+        found = min_distance_set_of_mean(options.target_mean_hamming, n, min_distance=options.min_distance)
+    mean = mean_distance(found)
+    # The published range is for hundreds of permutations; the mean of a few varies widely.
+    if n >= 100 and not 0.85 <= mean <= 0.9:
+        raise PermutationError(f"The mean distance of the set is {mean:.4f} of the cells; it should be in [0.85, 0.9].")
+    return found
+
 
 @functools.lru_cache(maxsize=2)
 def _all_permutations(cells: int) -> NDArray[np.uint8]:
@@ -60,11 +89,11 @@ def min_distance_set(
     0 gives 8/9 = .889 as in the authors' released file, about 1.0 the .86 of the paper.
 
     Raises:
-        ValueError: the set cannot be filled.
+        PermutationError: the set cannot be filled.
     """
     perms = _scan(_tilted_order(tilt, seed, cells), n, min_distance, cells)
     if len(perms) < n:
-        raise ValueError(
+        raise PermutationError(
             f"Only {len(perms)} permutations of {cells} cells were found with distance >= {min_distance} "
             f"between any two, not {n}; lower n or the distance, or use another seed."
         )
@@ -75,7 +104,7 @@ def min_distance_set_of_mean(mean: float, n: int = 701, *, min_distance: int = 3
     """The set of Jigsaw++ whose mean distance is `mean` of the 9 cells to within .001; the tilt is found by bisection.
 
     Raises:
-        ValueError: the set cannot be filled, or no tilt in [0, 4] gives this mean.
+        PermutationError: the set cannot be filled, or no tilt in [0, 4] gives this mean.
     """
     low, high, tilt = 0.0, 4.0, 0.0
     for _ in range(24):
@@ -87,7 +116,7 @@ def min_distance_set_of_mean(mean: float, n: int = 701, *, min_distance: int = 3
             break
         low, high = (tilt, high) if off > 0 else (low, tilt)
         tilt = (low + high) / 2
-    raise ValueError(
+    raise PermutationError(
         f"No tilt in [0, 4] gives {n} permutations with a mean distance of {mean} of the cells; "
         f"use a value a little below {1 - 1 / 9:.3f}, or a smaller n."
     )
@@ -100,11 +129,11 @@ def max_hamming_set(n: int, *, seed: int = 0, cells: int = 9) -> NDArray[np.uint
     algorithm 1). The mean distance of 100 of 9 cells is .898 of the cells, of 1000 .890. Returns uint8 (n, cells).
 
     Raises:
-        ValueError: n is below 1 or above the number of permutations.
+        PermutationError: n is below 1 or above the number of permutations.
     """
     candidates = _all_permutations(cells)
     if not 1 <= n <= len(candidates):
-        raise ValueError(f"{n} permutations of {cells} cells cannot be chosen; there are {len(candidates)}.")
+        raise PermutationError(f"{n} permutations of {cells} cells cannot be chosen; there are {len(candidates)}.")
     rng = np.random.default_rng(seed)
     columns = np.ascontiguousarray(candidates.T)
     agreement = np.zeros(len(candidates), dtype=np.int32)
@@ -125,18 +154,21 @@ def read_permutations(path: Path, n: int, *, cells: int = 9) -> NDArray[np.uint8
     which the first two are n and cells. Both may count from 0 or from 1.
 
     Raises:
-        ValueError: the file is something else, or has another number of permutations.
+        PermutationError: the file is something else, or has another number of permutations.
     """
     if path.suffix == ".npy":
-        table = np.load(path, allow_pickle=False)
+        try:
+            table = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise PermutationError(f"{path}: not an array of NumPy ({error}); name a file of permutations.") from None
     else:
         numbers = np.fromfile(path, dtype="<i4")
         table = numbers[2:].reshape(-1, cells) if len(numbers) % cells == 2 and numbers[1] == cells else numbers
     table = table - table.min(initial=1)
     if table.shape != (n, cells) or not (np.sort(table, axis=1) == np.arange(cells)).all():
-        raise ValueError(f"{path}: expected {n} permutations of {cells} tiles, found an array {table.shape}.")
+        raise PermutationError(f"{path}: expected {n} permutations of {cells} tiles, found an array {table.shape}.")
     if len(np.unique(table, axis=0)) < n:
-        raise ValueError(f"{path}: a permutation occurs twice.")
+        raise PermutationError(f"{path}: a permutation occurs twice.")
     return table.astype(np.uint8)
 
 

@@ -50,7 +50,7 @@ class CaffeNet(Backbone):
         )
         if include_top:
             hidden = scaled(4096, options.width_mult)
-            side = _caffenet_side(options.img_size, options.stem_stride or 4)
+            side = options.side(options.img_size, poolings=3)
             parts.update(
                 flatten=nn.Flatten(),
                 fc6=nn.Linear(c5 * side * side, hidden),
@@ -71,14 +71,6 @@ class CaffeNet(Backbone):
             if part in self._modules:
                 x = self.get_submodule(part)(x)
         return x
-
-
-def _caffenet_side(size: int, stem_stride: int) -> int:
-    """Side of pool5 for an input of `size`: 6 for 227."""
-    side = (size - 11) // stem_stride + 1
-    for _ in range(3):
-        side = -(-(side - 3) // 2) + 1
-    return side
 
 
 @BACKBONES.register(config.AlexNet, config.AlexNetDeepCluster)

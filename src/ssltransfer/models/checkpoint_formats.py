@@ -1,14 +1,40 @@
 """Conversion of published checkpoints: tensor names of other code, position embeddings for another image size."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import isqrt
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssltransfer.artifacts.files import ArtifactError
+
 Tensors = dict[str, Tensor]
+
+
+def rename(tensors: Tensors, rules: Sequence[tuple[str, str]], where: object) -> Tensors:
+    """Rename tensors by regular expressions and replacements, one after the other; others keep their names.
+
+    Raises:
+        ArtifactError: an expression matches no name, or two tensors get the same name. `where` begins the message.
+    """
+    old = dict(zip(tensors, tensors, strict=True))  # new name -> name in the file
+    for pattern, replacement in rules:
+        if not any(re.search(pattern, name) for name in old):
+            listed = ", ".join(sorted(old)[:3])
+            raise ArtifactError(f"{where}: `rename`: {pattern!r} matches no tensor; the file has {listed}, ...")
+        changed: dict[str, str] = {}
+        for name, original in old.items():
+            new = re.sub(pattern, replacement, name)
+            if new in changed:
+                raise ArtifactError(
+                    f"{where}: `rename`: {pattern!r} gives both {changed[new]} and {original} the name {new}; make it "
+                    "more specific."
+                )
+            changed[new] = original
+        old = changed
+    return {name: tensors[original] for name, original in old.items()}
 
 
 def renamed(tensors: Tensors, wanted: Iterable[str]) -> Tensors:

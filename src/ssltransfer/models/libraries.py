@@ -172,7 +172,8 @@ def converted_by_timm(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict
     if convert is None:
         return None
     try:
-        with redirect_stdout(StringIO()):  # timm prints what it tries
+        # timm prints what it tries. It resamples tables, also for a network without memory for its weights.
+        with redirect_stdout(StringIO()), torch.device("cpu"):
             return dict(convert(dict(tensors), backbone.network))
     except Exception:  # it expects published names
         return None

@@ -81,10 +81,8 @@ class Vgg19BN(Backbone):
                 channels = out
             self.add_module(layer, nn.Sequential(*parts))
         self.maxpool = nn.MaxPool2d(2, 2)
-        # A strided stem has a map of ceil(size / stride) a side.
-        side = -(-options.img_size // (options.stem_stride or 1)) // 32
         hidden = scaled(4096, options.width_mult)
-        for layer, features in (("fc6", channels * side**2), ("fc7", hidden)):
+        for layer, features in (("fc6", channels * options.fc6_side**2), ("fc7", hidden)):
             linear = nn.Linear(features, hidden, bias=False)
             self.add_module(layer, nn.Sequential(linear, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)))
         apply_batch_norm_options(self, options)

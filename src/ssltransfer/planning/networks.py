@@ -7,8 +7,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import Pool, Segmentation, TrainedProtocol
+from ssltransfer.errors import UserError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fcn import Fcn
 from ssltransfer.models.flops import flops
@@ -52,6 +54,17 @@ def segmentation_flops(backbone: BackboneOptions, padding: int) -> float:
 
 
 @lru_cache
+def segmentation_problem(backbone: BackboneOptions, padding: int) -> str | None:
+    """Why the fully convolutional network does not cover an image; None if it does. Its width does not matter."""
+    narrow = backbone.model_copy(update={"width_mult": 0.01})
+    try:
+        Fcn(build_backbone(narrow, include_top=True), 21, padding=padding)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+@lru_cache
 def parameters(backbone: BackboneOptions, include_top: bool) -> int:
     """Number of parameters."""
     with torch.device("meta"):
@@ -59,9 +72,27 @@ def parameters(backbone: BackboneOptions, include_top: bool) -> int:
 
 
 @lru_cache
-def _shapes(backbone: BackboneOptions) -> dict[str, tuple[int, ...]]:
+def _shapes(backbone: BackboneOptions, size: int | tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return build_backbone(backbone, include_top=True).shapes()
+        return build_backbone(backbone, include_top=True).shapes(size)
+
+
+def library_problem(backbone: LibraryModel, size: int | tuple[int, int] | None = None) -> str | None:
+    """Why a network of another library cannot process images of a size (default: `img_size`); None if it can."""
+    try:
+        _shapes(backbone, size)
+    except UserError as error:
+        return str(error)
+    except NotImplementedError:  # code that reads values, which a network without memory does not have
+        return None
+    except Exception as error:  # libraries raise errors of all kinds
+        reason = (str(error) or type(error).__name__).splitlines()[0][:100]
+        sides = " x ".join(map(str, size)) if isinstance(size, tuple) else size or backbone.img_size
+        return (
+            f"{backbone.model} of {backbone.name} cannot process images of {sides} pixels ({reason}); set another "
+            "size, such as that of its published weights."
+        )
+    return None
 
 
 def dims_of(backbone: BackboneOptions, layer: str, pool: Pool | None) -> int:

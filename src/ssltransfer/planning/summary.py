@@ -6,11 +6,11 @@ are assumed, given, or measured by the benchmarks.
 
 from collections.abc import Sequence
 
-from ssltransfer.config import Config
+from ssltransfer.config import Config, ConfigError
 from ssltransfer.planning.advice import advice
 from ssltransfer.planning.caches import enlarged
 from ssltransfer.planning.costs import CostEstimate, estimate, images
-from ssltransfer.planning.inputs import input_problems
+from ssltransfer.planning.inputs import input_problems, network_problems
 from ssltransfer.planning.machine import Machine
 from ssltransfer.planning.makespan import NODE, makespan_hours
 
@@ -18,8 +18,14 @@ DEVICES = (1, 8, 64)
 
 
 def print_estimate(config: Config, machine: Machine | None = None) -> None:
-    """Print each job with its dependencies and cost, the totals of each stage, and the time to the last result."""
+    """Print each job with its dependencies and cost, the totals of each stage, and the time to the last result.
+
+    Raises:
+        ConfigError: a network cannot be built, so that it has no cost.
+    """
     machine = machine or Machine()
+    for problem in network_problems(config):
+        raise ConfigError(problem)
     costs = list(estimate(config, machine))
     for stage in dict.fromkeys(cost.stage for cost in costs):
         print(f"\n{stage}")

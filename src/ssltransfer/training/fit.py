@@ -84,8 +84,7 @@ def fit(
         elif not trainer.skips_overflow():
             raise not_finite(trainer, batch, step, len(index), folder)
 
-    with checkpoint:
-        progress = Progress("train", start, total, schedule.batch_size)
+    with checkpoint, Progress("train", start, total, schedule.batch_size) as progress:
         for step in range(start, total):
             batch = progress.next(loader).to(devices.device)
             seed_step(seed, step, devices.rank)

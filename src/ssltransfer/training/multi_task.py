@@ -116,8 +116,7 @@ def fit_multi_task(
             run.task, run.index, run.schedule, run.seed, steps, parallel.part, devices, workers=workers
         )
     round_size = len(runs) if synchronous else 1
-    with checkpoint:
-        progress = Progress("train", start, total, runs[0].schedule.batch_size)
+    with checkpoint, Progress("train", start, total, runs[0].schedule.batch_size) as progress:
         for first in range(start, total, round_size):
             tasks, done = schedule[first : first + round_size], min(first + round_size, total)
             batches = {task: progress.next(loaders[task]).to(devices.device) for task in tasks if task in loaders}

@@ -1,9 +1,10 @@
 """Progress reporting: a bar on a terminal, plain lines in a log."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from tqdm import tqdm
 
@@ -17,8 +18,12 @@ T = TypeVar("T")
 class Progress:
     """Steps, throughput, fraction of time spent waiting for data, and remaining time of a job (`what`, as "train").
 
-    `start` of its `total` steps were completed by an interrupted run. A step has `batch` images.
+    `start` of its `total` steps were completed by an interrupted run. A step has `batch` images. In a `with` block a
+    log gets a line at least every 30 seconds, however long a step takes.
     """
+
+    _latest: ClassVar[float] = 0.0  # line of any progress
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(self, what: str, start: int, total: int, batch: int):
         self.what, self.start, self.total, self.batch = what, start, total, batch
@@ -30,6 +35,26 @@ class Progress:
         self._bar = (
             tqdm(total=total, initial=start, desc=what, unit="step", leave=False) if sys.stderr.isatty() else None
         )
+
+    def __enter__(self) -> Self:
+        """Start the thread that logs during long steps."""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the thread."""
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._bar and not self._ended.wait(max(0.01, self._due() - time.monotonic())):
+            if time.monotonic() >= self._due():
+                self._line(LOG_SECONDS)
+
+    def _due(self) -> float:
+        return max(self._last_line, Progress._latest) + LOG_SECONDS
 
     def next(self, batches: Iterator[T]) -> T:
         """The next batch. The time until it arrives counts as waiting for data."""
@@ -44,8 +69,8 @@ class Progress:
         self.images += self.batch if images is None else images
         if self._bar:
             self._bar.update()
-        elif time.monotonic() - self._last_line >= LOG_SECONDS:
-            self._line()
+        else:
+            self._line(LOG_SECONDS)
 
     @property
     def rate(self) -> float:
@@ -62,11 +87,16 @@ class Progress:
         self._text = f", {text}"
         if self._bar:
             self._bar.set_postfix_str(f"{text}, {self.data_wait_fraction:.0%} waiting for data")
-        elif time.monotonic() - self._last_line >= SHORTEST_SECONDS:
-            self._line()
+        else:
+            self._line(SHORTEST_SECONDS)
 
-    def _line(self) -> None:
-        self._last_line = now = time.monotonic()
+    def _line(self, seconds: float) -> None:
+        """Log the state if the last line is at least `seconds` old."""
+        now = time.monotonic()
+        with self._lock:
+            if now - self._last_line < seconds:
+                return
+            self._last_line = Progress._latest = now
         done = self.done - self.start
         left = (self.total - self.done) * (now - self.began) / done if done else 0.0
         minutes, seconds = divmod(int(left), 60)

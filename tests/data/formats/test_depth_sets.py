@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -18,6 +22,7 @@ from ssltransfer.data.targets import read_target
 from ssltransfer.stages.index import run as make_index
 from toyworld import generate
 
+ROOT = Path(__file__).parents[3]
 SPLITS = {"train": [1, 4], "test": [2, 3, 5]}
 
 
@@ -43,6 +48,24 @@ def test_nyu_frames_are_preserved(tmp_path: Path, split: str) -> None:
         assert np.array_equal(read(index.path(sample)).permute(1, 2, 0).numpy(), images[number - 1])
         depth = read_target(index, sample)
         assert isinstance(depth, np.ndarray) and np.array_equal(depth, depths[number - 1])
+
+
+def test_nyu_is_read_while_another_process_locks_it(tmp_path: Path) -> None:
+    """Locks belong to open files, so that a second one in this process is like one of another."""
+    nyu(tmp_path)
+    file = tmp_path / "nyu_depth_v2_labeled.mat"
+    with file.open("rb") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError, match="unable to lock file"):
+            h5py.File(file, "r")
+        assert len(find(NyuDepthV2(root=str(tmp_path), split="train")).paths) == 2
+        # The variable, which HDF5 reads once, has precedence.
+        code = (
+            f"from tests.data.formats.test_depth_sets import *; find(NyuDepthV2(root={str(tmp_path)!r}, split='test'))"
+        )
+        environment = {**os.environ, "HDF5_USE_FILE_LOCKING": "TRUE", "PYTHONPATH": os.pathsep.join(sys.path)}
+        run = subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, text=True, stderr=subprocess.PIPE)
+    assert "locked by another process; set HDF5_USE_FILE_LOCKING=FALSE." in run.stderr.splitlines()[-1]
 
 
 def test_nyu_export_needs_no_archive_and_restarts_when_killed(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from ssltransfer.models.export import export
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import pretext
+from ssltransfer.tasks.pretext.imported import check_weights
 from tests.helpers.networks import shaken
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -302,6 +303,91 @@ def dinov3() -> File:
     return File("DINOv3", content, {"name": "timm", "model": "vit_small_patch16_dinov3", "img_size": 64}, network)
 
 
+CLIP: dict[str, Any] = {"name": "timm", "model": "vit_xsmall_patch16_clip_224", "img_size": 64}
+OPENAI = {
+    **{r"^patch_embed\.proj": "conv1", "^cls_token": "class_embedding", "^pos_embed": "positional_embedding"},
+    **{"^norm_pre": "ln_pre", "^norm": "ln_post", r"^blocks\.": "transformer.resblocks.", r"\.norm([12])": r".ln_\1"},
+    **{r"attn\.qkv\.": "attn.in_proj_", r"attn\.proj": "attn.out_proj", r"mlp\.fc1": "mlp.c_fc"},
+    r"mlp\.fc2": "mlp.c_proj",
+}
+
+
+def published(tensors: Names, names: dict[str, str], prefix: str = "") -> Names:
+    """The tensors under the names of another code."""
+    renamed = {}
+    for name, value in tensors.items():
+        for pattern, replacement in names.items():
+            name = re.sub(pattern, replacement, name)
+        renamed[prefix + name] = value
+    return renamed
+
+
+def clip_text() -> Names:
+    """The other tower of CLIP, whose names are like those of the images' one."""
+    block = {"attn.in_proj_weight": torch.randn(96, 32), "ln_1.weight": torch.ones(32)}
+    tower = {"positional_embedding": torch.randn(77, 32), "token_embedding.weight": torch.randn(99, 32)}
+    tower |= {
+        "text_projection": torch.randn(32, 16),
+        "logit_scale": torch.tensor(4.6),
+        "ln_final.weight": torch.ones(32),
+    }
+    return tower | under("transformer.resblocks.0.", block)
+
+
+def clip_openai() -> File:
+    tensors, network = vit(CLIP["model"], 64)
+    content = published(tensors, OPENAI, "visual.") | {"visual.proj": torch.randn(256, 16)} | clip_text()
+    content["visual.class_embedding"] = content["visual.class_embedding"][0, 0]
+    content["visual.positional_embedding"] = content["visual.positional_embedding"][0]
+    return File("CLIP", content, CLIP, network)
+
+
+def clip_open() -> File:
+    """open_clip's, with a network of timm as its tower of the images."""
+    tensors, network = vit(size=64)
+    content = under("visual.trunk.", tensors) | {"visual.head.proj.weight": torch.randn(16, 192)} | clip_text()
+    return File("CLIP", content, VIT, network, "visual.trunk.", {"normalize": "half"})
+
+
+CONVNEXT = {
+    r"^stem\.": "downsample_layers.0.",
+    r"stages\.(\d)\.downsample": r"downsample_layers.\1",
+    **{r"\.blocks\.": ".", "conv_dw": "dwconv", r"mlp\.fc": "pwconv", r"^head\.norm": "norm"},
+    **{r"mlp\.grn\.weight": "grn.gamma", r"mlp\.grn\.bias": "grn.beta"},
+}
+
+
+def convnext(model: str = "convnext_atto") -> File:
+    """Meta's names; its point-wise convolutions are linear layers."""
+    network: Any = shaken(timm.create_model(model, num_classes=0)).eval()
+    content = published(network.state_dict(), CONVNEXT)
+    for name, value in content.items():
+        if ".pwconv" in name:
+            content[name] = value.flatten(1) if value.ndim == 4 else value
+        elif ".grn." in name:
+            content[name] = value.reshape(1, 1, 1, -1)
+    content |= linear("head", 1000, network.num_features)
+    return File("ConvNeXt", {"model": content}, {"name": "timm", "model": model, "img_size": 64}, network)
+
+
+def convnext_v2() -> File:
+    return convnext("convnextv2_atto")
+
+
+def swin() -> File:
+    """Microsoft's: the map is halved at the end of a stage, and tables of each window are stored."""
+    network: Any = shaken(timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)).eval()
+    content = {}
+    for name, value in network.state_dict().items():
+        name = re.sub(r"layers\.(\d)\.downsample", lambda match: f"layers.{int(match[1]) - 1}.downsample", name)
+        content[name] = value
+        if name.endswith("relative_position_bias_table"):
+            content[name.replace("bias_table", "index")] = torch.zeros(49, 49, dtype=torch.long)
+    content |= {"layers.0.blocks.1.attn_mask": torch.zeros(64, 49, 49)} | linear("head", 1000, 768)
+    backbone = {"name": "timm", "model": "swin_tiny_patch4_window7_224"}
+    return File("Swin", {"model": content, "epoch": 299, "lr_scheduler": {}}, backbone, network)
+
+
 def timms_own(network: Any, content: Names) -> Network:
     from timm.models.vision_transformer import checkpoint_filter_fn
 
@@ -429,9 +515,17 @@ FAMILIES = (
     *(moco_v1, moco_v2, moco_v2_query_alone, moco_v3_resnet, moco_v3_vit),
     *(swav, deepcluster_v2, simclr_converted, simclr_of_compress),
     *(dino, dino_resnet, dino_backbone, dinov2, dinov2_smaller, dinov2_registers, dinov3),
+    *(clip_openai, clip_open, convnext, convnext_v2, swin),
     *(deepcluster_alexnet, deepcluster_vgg16),
     *(compress_resnet, compress_resnet_projected, compress_mobilenet, compress_alexnet, rotnet),
 )
+
+
+NORMALIZATIONS = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "half": ([0.5] * 3, [0.5] * 3),
+    "clip": ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]),
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
@@ -445,21 +539,35 @@ def test_imported_file_gives_the_published_activations(
     # The form before PyTorch 1.6, in which most of these were published.
     torch.save(made.content, file, _use_new_zipfile_serialization=False)
     task = {"name": "imported", "file": str(file), **(made.task or {})}
-    pretext.run(Pretext.model_validate({"task": task, "backbone": made.backbone}), output=output, threads=1)
+    spec = Pretext.model_validate({"task": task, "backbone": made.backbone})
+    check_weights(spec)
+    pretext.run(spec, output=output, threads=1)
     assert f"(100 % of the numbers), prefix {made.prefix!r}" in caplog.text
     model = read_model(output)
     size = model.backbone.options.img_size
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
     given = images / 255
-    stated = (made.task or {}).get("normalize", "half" if family is timm_vit else "imagenet")
+    recorded = {timm_vit: "half", clip_openai: "clip"}.get(family, "imagenet")
+    stated = (made.task or {}).get("normalize", recorded)
     if stated != "none":
-        values = ([0.5] * 3,) * 2 if stated == "half" else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        values = NORMALIZATIONS[stated]
         given = torchvision.transforms.functional.normalize(given, *values)
     layer = model.backbone.layers[-1]
     with torch.no_grad():
         found, wanted = model.layers_of(images, [layer])[layer], made.network(given)
     assert wanted.std() > 1e-3
     assert float((found - wanted).abs().max()) <= 1e-5 * max(1.0, float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize(("family", "size"), [(clip_openai, 96), (clip_open, 96), (convnext, 32), (swin, 128)])
+def test_imported_converted_file_fits_another_image_size(family: Callable[[], File], size: int, tmp_path: Path) -> None:
+    """The check before a run and the import agree."""
+    made = family()
+    torch.save(made.content, tmp_path / "w.pth")
+    task = {"name": "imported", "file": str(tmp_path / "w.pth"), **(made.task or {})}
+    spec = Pretext.model_validate({"task": task, "backbone": made.backbone | {"img_size": size}})
+    check_weights(spec)
+    pretext.run(spec, output=tmp_path / "m" / "manifest.json", threads=1)
 
 
 def table() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any]]]:
@@ -559,6 +667,54 @@ def test_imported_normalization_by_mean_and_std(tmp_path: Path) -> None:
         assert torch.allclose(normalize(images, normalization), wanted)
         (tmp_path / "w.pth").unlink()
         (tmp_path / "w.pth").symlink_to(output.parent / "backbone.safetensors")
+
+
+def renamed_file(folder: Path) -> tuple[Names, Path]:
+    """A network whose names are other, in another order, so that it matches neither by name nor by order."""
+    tensors = build_backbone(SMALL, include_top=True, seed=4).state_dict()
+    other = {name.replace("features.", "net.part_").replace("classifier.", "net.head_"): name for name in tensors}
+    torch.save({name: tensors[old] for name, old in reversed(other.items())}, folder / "w.pth")
+    return tensors, folder / "w.pth"
+
+
+RULES = {r"^net\.": "", r"^part_(\d+)": r"features.\1", "^head_": "classifier."}
+
+
+def test_imported_names_are_renamed_in_order(tmp_path: Path) -> None:
+    tensors, file = renamed_file(tmp_path)
+    with pytest.raises(ArtifactError, match=r"features\.0\.weight is missing \(0 of 10"):
+        pretext.run(imported(file), output=tmp_path / "n" / "manifest.json", threads=1)
+    spec = imported(file, rename=RULES)
+    assert Pretext.parse(spec.canonical()) == spec  # with the order of the rules
+    assert spec != imported(file, rename=dict(reversed(RULES.items())))
+    output = tmp_path / "m" / "manifest.json"
+    pretext.run(spec, output=output, threads=1)
+    found = read_model(output).backbone.state_dict()
+    assert found.keys() == tensors.keys() and all(torch.equal(value, found[key]) for key, value in tensors.items())
+    assert read_json(output)["spec"]["task"]["rename"] == [list(rule) for rule in RULES.items()]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"^net2": ""}, r"`rename`: '\^net2' matches no tensor; the file has net\.head_1\.bias, net\.head_1\.weight, "),
+        (RULES | {"^net": ""}, r"'\^net' matches no tensor; the file has classifier\.1\.bias, "),
+        (
+            {r"part_\d+": "part"},
+            r"gives both net\.part_10\.bias and net\.part_8\.bias the name net\.part\.bias; make it more specific",
+        ),
+    ],
+)
+def test_imported_refuses_wrong_rules(rules: dict[str, str], said: str, tmp_path: Path) -> None:
+    _, file = renamed_file(tmp_path)
+    with pytest.raises(ArtifactError, match=said):
+        check_weights(imported(file, rename=rules))
+
+
+@pytest.mark.parametrize("rule", [{"(": ""}, {"a": r"\1"}, {"a": 1}])
+def test_imported_refuses_what_is_not_a_rule(rule: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"is not a regular expression with a replacement|valid string"):
+        imported(Path("w.pth"), rename=rule)
 
 
 @pytest.mark.parametrize(

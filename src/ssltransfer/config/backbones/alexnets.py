@@ -12,6 +12,8 @@ class AlexNetOptions(BackboneOptions):
 
     Attributes:
         channels: of the convolutions.
+        stem_padding: of the first convolution.
+        ceil_mode: of the poolings, which have a kernel of 3 and a stride of 2.
     """
 
     channels: ClassVar[tuple[int, ...]] = (64, 192, 384, 256, 256)
@@ -21,6 +23,19 @@ class AlexNetOptions(BackboneOptions):
     pool5_kernel = 3
     is_feed_forward = True
     caffe_padding = True
+    stem_padding: ClassVar[int] = 2
+    ceil_mode: ClassVar[bool] = False
+
+    def accepts(self, size: int, layer: str) -> bool:
+        """Whether a square input of `size` pixels is large enough for this layer."""
+        return self.side(size, {"conv1": 0, "conv2": 1, "fc6": 3, "fc7": 3}.get(layer, 2)) >= 1
+
+    def side(self, size: int, poolings: int) -> int:
+        """Side of the map after some poolings, 6 after all three for CaffeNet and 227; below 1: no map."""
+        side = (size + 2 * self.stem_padding - 11) // (self.stem_stride or 4) + 1
+        for _ in range(poolings):
+            side = (side - 3 + self.ceil_mode) // 2 + 1
+        return side
 
 
 class CaffeNet(AlexNetOptions):
@@ -29,6 +44,8 @@ class CaffeNet(AlexNetOptions):
     name: Literal["caffenet"] = "caffenet"
     reference = "Jia et al. 2014, bvlc_reference_caffenet; Noroozi et al. 2018"
     channels = (96, 256, 384, 384, 256)
+    stem_padding = 0
+    ceil_mode = True
     crop_pct = 227 / 256
     dropout_before_classifier = True
     img_size: int = Field(227, ge=16, le=2048)

@@ -94,6 +94,10 @@ class BackboneOptions(Options):
         last = self.base_layers[-1]
         return last if last in self.flat_layers else None
 
+    def accepts(self, size: int, layer: str) -> bool:
+        """Whether a square input of `size` pixels is large enough for this layer."""
+        return True  # with padding the smallest map is one pixel
+
     @property
     def has_batch_norm(self) -> bool:
         """Whether the network has batch norms."""

@@ -1,8 +1,8 @@
 """Bags of visual words."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones.base import BackboneOptions
 
@@ -19,3 +19,13 @@ class HogWords(BackboneOptions):
     flat_layers = ("words",)
     crop_pct = 1.0
     is_network = False
+
+    @model_validator(mode="after")
+    def _check_unchanged(self) -> Self:
+        if self.width_mult != 1 or self.stem_stride is not None:
+            raise ValueError("bags of words have no width_mult and no stem_stride; remove them")
+        return self
+
+    def accepts(self, size: int, layer: str) -> bool:
+        """Whether an image of `size` pixels has a block of cells."""
+        return size >= 2 * self.hog_cell

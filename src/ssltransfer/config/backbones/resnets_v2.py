@@ -1,8 +1,8 @@
 """Pre-activation residual networks: ResNets v2, and the base of RevNet's options."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones.base import BatchNormOptions
 from ssltransfer.config.backbones.resnets import BLOCKS, PATCH_STRIDES, FourBlocks
@@ -33,6 +33,12 @@ class ResNetV2(PreActResNet):
     )
     shortcuts: bool = Field(True, description="false: no residual connections, only the branches of the units.")
     block4: bool = Field(False, description="Include block4, which halves the map; else the network ends with block3.")
+
+    @model_validator(mode="after")
+    def _has_block4(self) -> Self:
+        if not self.block4 and self.block4_stride != 2:
+            raise ValueError("block4_stride belongs to block4; set `block4: true` or remove it")
+        return self
 
 
 class ResNet50V2(ResNetV2, BatchNormOptions):

@@ -23,6 +23,11 @@ class Vgg16(BackboneOptions):
     is_feed_forward = True
     dropout_before_classifier = True
 
+    def accepts(self, size: int, layer: str) -> bool:
+        """Whether a square input of `size` pixels is large enough for this layer."""
+        poolings = 5 if layer in self.top_layers else int(layer[4]) - 1
+        return _side(size, self.stem_stride) >> poolings >= 1
+
 
 class Vgg19BN(BatchNormOptions):
     """Kolesnikov's VGG19: batch normalization after every layer, no biases, no dropout; ends with fc7."""
@@ -33,3 +38,19 @@ class Vgg19BN(BatchNormOptions):
     img_size: int = Field(224, ge=32, le=2048)
     base_layers = ("conv1", "block1", "block2", "block3", "block4", "fc6", "fc7")
     flat_layers = ("fc6", "fc7")
+
+    def accepts(self, size: int, layer: str) -> bool:
+        """Whether a square input of `size` pixels is large enough for this layer; fc6 and fc7 need `fc6_side`."""
+        if layer in self.flat_layers:
+            return _side(size, self.stem_stride) // 32 == self.fc6_side >= 1
+        return _side(size, self.stem_stride) >> self.spatial_layers.index(layer) >= 1
+
+    @property
+    def fc6_side(self) -> int:
+        """Side of the map that fc6 reads: 7 for 224."""
+        return _side(self.img_size, self.stem_stride) // 32
+
+
+def _side(size: int, stem_stride: int | None) -> int:
+    """Side of the map before the first pooling."""
+    return -(-size // (stem_stride or 1))

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from ssltransfer.config.formats.base import Dataset, LabelType, TargetKind
 
+SPLITS = {"voc": ("trainval", "test"), "retrieval": ("train", "test")}  # the other subsets have any split
+
 
 class Synthetic(Dataset):
     """Images drawn by a seeded program (toyworld); nothing is downloaded."""
@@ -14,14 +16,17 @@ class Synthetic(Dataset):
     reference = "toyworld"
     root: str = "data/synthetic"
     subset: Literal["objects", "scenes", "voc", "rgbd", "clips", "retrieval"]
-    split: str
+    split: str = Field(pattern=r"^[^./][^/]*$", description="voc: trainval or test; retrieval: train or test; or any.")
     num_images: int = Field(ge=1, description="Number of images (clips: number of clips).")
     size: int = Field(96, ge=32, le=1024, description="Side of an image in pixels.")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     targets: TargetKind | None = Field(None, description="voc: boxes or masks; rgbd: depth.")
 
     @model_validator(mode="after")
-    def _has_targets(self) -> Self:
+    def _fits_subset(self) -> Self:
+        splits = SPLITS.get(self.subset, (self.split,))
+        if self.split not in splits:
+            raise ValueError(f"the subset {self.subset} has no split {self.split!r}; use {' or '.join(splits)}")
         there = {"voc": ("boxes", "masks"), "rgbd": ("depth",)}.get(self.subset, ())
         if self.targets and self.targets not in there:
             raise ValueError(

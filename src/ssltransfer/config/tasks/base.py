@@ -26,6 +26,7 @@ class TaskOptions(Options):
     `is_network`: whether the model is a neural network.
     `exports_fc`: whether the model keeps the fully-connected layers of the backbone.
     `supports_multi_task`: whether the task can train a backbone that other tasks train too.
+    `needs_map`: whether its head reads a map of the backbone.
     `images_per_group`: batch_size and micro_batch_size must be multiples of it.
     `min_images`: fewest images of a micro-batch.
     `gpu_hours_per_epoch`: published cost of an epoch on ResNet-101 (Doersch & Zisserman 2017, section 3.4).
@@ -37,6 +38,7 @@ class TaskOptions(Options):
     is_network: ClassVar[bool] = True
     exports_fc: ClassVar[bool] = False
     supports_multi_task: ClassVar[bool] = False
+    needs_map: ClassVar[bool] = False
     images_per_group: ClassVar[int] = 1
     min_images: ClassVar[int] = 1
     gpu_hours_per_epoch: ClassVar[float | None] = None
@@ -44,6 +46,11 @@ class TaskOptions(Options):
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """The forward passes of one training image, for cost estimates."""
         return ForwardPasses(1, backbone, backbone.img_size)
+
+    def input_sizes(self, backbone: BackboneOptions) -> tuple[BackboneOptions, tuple[int, ...]]:
+        """The backbone with the strides of this task, and the sides in pixels of its inputs."""
+        passes = self.forward_passes(backbone)
+        return passes.backbone, (passes.size,)
 
     def short_side(self, backbone: BackboneOptions) -> int:
         """Short side in pixels of the images that are read."""

@@ -14,6 +14,7 @@ class Colorization(TaskOptions):
     name: Literal["colorization"] = "colorization"
     reference = "Zhang et al. 2016; Doersch & Zisserman 2017; protocols 1.7"
     supports_multi_task = True
+    needs_map = True
     gpu_hours_per_epoch = 90.0
     resize: int = Field(256, ge=16, description="Side in pixels of the square that the whole image is resized to.")
     hidden_dim: int = Field(4096, ge=1, description="Channels of the 2x2 and 1x1 convolutions of the head.")

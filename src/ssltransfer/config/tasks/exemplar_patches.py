@@ -15,6 +15,7 @@ class ExemplarPatches(TaskOptions):
     name: Literal["exemplar-patches"] = "exemplar-patches"
     reference = "Doersch & Zisserman 2017, Dosovitskiy et al. 2014; protocols 1.6b"
     supports_multi_task = True
+    needs_map = True
     images_per_group = 2
     gpu_hours_per_epoch = 60.0
     resize: int = Field(256, ge=16, description="Side in pixels of the square that the whole image is resized to.")

@@ -37,6 +37,7 @@ class Tiles(Spec):
 class PuzzleOptions(TaskOptions):
     """Options that jigsaw and jigsaw++ share: the tiles and the context-free network."""
 
+    needs_map = True
     permutations: int
     permutation_file: InputFile | None = Field(
         None, description="The set of permutations, .npy or the .bin of the released code; default: generated."
@@ -48,6 +49,12 @@ class PuzzleOptions(TaskOptions):
     bn: bool = Field(
         False, description="Batch normalization in fc6 and fc7: small runs leave the chance level earlier."
     )
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.tiles.crop > self.resize:
+            raise ValueError(f"a crop of {self.tiles.crop} does not fit in images of {self.resize} (resize)")
+        return self
 
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """Nine tiles."""

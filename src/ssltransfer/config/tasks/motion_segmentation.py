@@ -18,6 +18,7 @@ class MotionSegmentation(TaskOptions):
     reference = "Pathak et al. 2017; Doersch & Zisserman 2017; protocols 1.8"
     supports_multi_task = True
     targets = "motion"
+    needs_map = True
     gpu_hours_per_epoch = 400.0
     input: tuple[_Side, _Side] = Field(
         (240, 320), description="Height and width of the input in pixels; the backbone's `img_size` is ignored."
@@ -28,3 +29,7 @@ class MotionSegmentation(TaskOptions):
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """In proportion to the area of the input."""
         return ForwardPasses(math.prod(self.input) / backbone.img_size**2, backbone, backbone.img_size)
+
+    def input_sizes(self, backbone: BackboneOptions) -> tuple[BackboneOptions, tuple[int, ...]]:
+        """`input`."""
+        return backbone, self.input

@@ -12,6 +12,7 @@ from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 class PatchGrid(TaskOptions):
     """How pairs of neighboring patches are cut from an image (Doersch et al. 2015)."""
 
+    needs_map = True
     patch: int = Field(96, ge=8, description="Side of a patch in pixels.")
     gap: int = Field(48, ge=0, description="Pixels between neighboring patches.")
     jitter: int = Field(7, ge=0, description="Largest shift of a patch in either direction, in pixels.")

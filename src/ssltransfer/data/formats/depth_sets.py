@@ -102,6 +102,8 @@ def _arrays(file: Path, images: str, depths: str) -> Iterator[tuple[Any, Any]]:
                 )
             yield one, other
     except (OSError, KeyError, AttributeError) as error:
+        if "unable to lock file" in str(error):  # the environment has precedence over `locking`
+            raise LayoutError(f"{file}: locked by another process; set HDF5_USE_FILE_LOCKING=FALSE.") from None
         raise LayoutError(f"{file}: cannot be read ({error}); remove it and download it again.") from None
 
 

@@ -14,7 +14,7 @@ from ssltransfer.config.weights_metadata import backbone_difference, read_metada
 from ssltransfer.logs import logger
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.checkpoint_formats import endings, renamed
+from ssltransfer.models.checkpoint_formats import endings, rename, renamed
 from ssltransfer.models.libraries import (
     converted_by_timm,
     model_of_torchvision,
@@ -70,7 +70,7 @@ def _matched(options: AnyBackbone, task: Imported, file: Path) -> tuple[Backbone
     if difference := backbone_difference(file, options):
         raise ArtifactError(difference)
     backbone = build_backbone(options, include_top=True)
-    tensors = renamed(read_tensors(file), backbone.state_dict())
+    tensors = renamed(rename(read_tensors(file), task.rename, file), backbone.state_dict())
     convolutions = build_backbone(options, include_top=False)
     by_name = {key for key in convolutions.state_dict() if not key.endswith("num_batches_tracked")}
     note = ""
@@ -81,8 +81,10 @@ def _matched(options: AnyBackbone, task: Imported, file: Path) -> tuple[Backbone
     if task.prefix is None and not by_name <= endings(tensors):
         for candidate in (backbone, convolutions):
             if ordered := by_order(tensors, candidate.state_dict()):
-                other = next(name for name in tensors if tensors[name] is next(iter(ordered.values())))
-                note = f", matched by order and shape under other names: {next(iter(ordered))} is {other}, ..."
+                names = {id(value): name for name, value in tensors.items()}
+                pairs = [(key, names[id(value)]) for key, value in ordered.items()]
+                key, other = next(pair for pair in pairs if pair[0] != pair[1])
+                note = f", matched by order and shape under other names: {key} is {other}, ..."
                 tensors, backbone = ordered, candidate
                 break
     full = set(backbone.state_dict()) - set(convolutions.state_dict())

@@ -5,7 +5,7 @@ from torch import Tensor
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import Jigsaw
 from ssltransfer.data.device_ops import random_grayscale, standardize
-from ssltransfer.data.permutations import max_hamming_set, read_permutations
+from ssltransfer.data.permutations import permutation_set
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, permute
 from ssltransfer.models.normalize import Normalize
@@ -25,9 +25,7 @@ class JigsawTask(PuzzleTask):
     normalization: Normalize = "per-channel"
 
     def __init__(self, options: Jigsaw, backbone: BackboneOptions, seed: int):
-        n, file = options.permutations, options.permutation_file
-        permutations = read_permutations(file.checked(), n) if file else max_hamming_set(n)
-        super().__init__(options, backbone, seed, permutations)
+        super().__init__(options, backbone, seed, permutation_set(options))
         self.options = options
 
     def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:

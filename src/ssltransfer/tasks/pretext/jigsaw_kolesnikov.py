@@ -7,7 +7,7 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import JigsawKolesnikov
 from ssltransfer.data.drawing import mosaic, visible
 from ssltransfer.data.loader import Batch
-from ssltransfer.data.permutations import max_hamming_set, read_permutations
+from ssltransfer.data.permutations import permutation_set
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.patches import PatchNetwork, PatchTask
@@ -26,10 +26,7 @@ class JigsawKolesnikovTask(PatchTask):
 
     def __init__(self, options: JigsawKolesnikov, backbone: BackboneOptions, seed: int):
         super().__init__(options, options.permutations)
-        # The set does not depend on the seed, so that runs with different seeds are comparable.
-        n, file = options.permutations, options.permutation_file
-        permutations = read_permutations(file.checked(), n) if file else max_hamming_set(n)
-        self.register_buffer("permutations", torch.from_numpy(permutations))
+        self.register_buffer("permutations", torch.from_numpy(permutation_set(options)))
         self.network = PatchNetwork(backbone, options, joined=9, answers=options.permutations, seed=seed)
         self.backbone = self.network.backbone
 

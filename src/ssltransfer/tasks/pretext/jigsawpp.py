@@ -6,7 +6,7 @@ from torch import Tensor
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.tasks import JigsawPP
 from ssltransfer.data.device_ops import project_colors, random_grayscale, standardize
-from ssltransfer.data.permutations import mean_distance, min_distance_set, min_distance_set_of_mean, read_permutations
+from ssltransfer.data.permutations import permutation_set
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
 from ssltransfer.models.normalize import Normalize
@@ -24,20 +24,7 @@ class JigsawPPTask(PuzzleTask):
     normalization: Normalize = "per-image"
 
     def __init__(self, options: JigsawPP, backbone: BackboneOptions, seed: int):
-        n, target = options.permutations, options.target_mean_hamming
-        if options.permutation_file:
-            permutations = read_permutations(options.permutation_file.checked(), n)
-        elif target is None:
-            permutations = min_distance_set(n, min_distance=options.min_distance)
-        else:
-            permutations = min_distance_set_of_mean(target, n, min_distance=options.min_distance)
-        mean = mean_distance(permutations)
-        # The published range is for hundreds of permutations; the mean of a few varies widely.
-        if not options.permutation_file and n >= 100 and not 0.85 <= mean <= 0.9:
-            raise ValueError(
-                f"The mean distance of the permutation set is {mean:.4f} of the cells; it should be in [0.85, 0.9]."
-            )
-        super().__init__(options, backbone, seed, permutations)
+        super().__init__(options, backbone, seed, permutation_set(options))
         self.options = options
 
     def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
