@@ -32,7 +32,8 @@ WRITTEN = {"zoo", "zoo_options"}  # by the tests themselves
 USED_OTHERWISE = {
     "onnx": "imported by torch's exporter",
 }
-PARTS = {"annotated-types": "pydantic", "triton": "torch", "snakemake-interface-logger-plugins": "snakemake"}  # installed with these
+# Installed with these.
+PARTS = {"annotated-types": "pydantic", "triton": "torch", "snakemake-interface-logger-plugins": "snakemake"}
 # Names at conda-forge.
 CONDA = {"matplotlib-base": "matplotlib", "py-opencv": "opencv-contrib-python-headless", "pytorch-cpu": "torch"}
 
