@@ -13,7 +13,7 @@ from ssltransfer.stages import index
 
 
 def outdated(root: str = "w", k: int = 3, layer: str = "conv4") -> list[str]:
-    dataset = {"format": "synthetic", "root": root, "subset": "objects", "split": "train", "num_images": 4, "size": 32}
+    dataset = {"format": "synthetic", "root": root, "subset": "objects", "split": "train", "num_images": 9, "size": 32}
     retrieval = {"name": "retrieval", "layer": layer, "pool": {"max": 1}}
     content = {
         "results": "out/",
@@ -29,7 +29,7 @@ def outdated(root: str = "w", k: int = 3, layer: str = "conv4") -> list[str]:
 def test_outdated_outputs_have_another_spec_and_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert outdated() == []  # nothing exists
-    spec = Synthetic(root="w", subset="objects", split="train", num_images=4, size=32)
+    spec = Synthetic(root="w", subset="objects", split="train", num_images=9, size=32)
     index.run(spec, output=Path("out/index/d.parquet"), threads=1)
     features = Features.model_validate({"model": "r", "layer": "conv4", "pool": {"max": 1}})
     protocol = Retrieval.model_validate({"layer": "conv4", "pool": {"max": 1}})

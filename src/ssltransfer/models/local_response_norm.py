@@ -9,8 +9,8 @@ class LocalResponseNorm(nn.Module):
     """float (B, C, H, W) -> the same shape and dtype: x / (1 + 1e-4 / 5 x the sum of x^2 over 5 channels)^0.75.
 
     Krizhevsky et al. 2012, section 3.3, with the constants of bvlc_reference_caffenet. torch's own module averages over
-    channels by a 3-D pooling, which takes two to four times as long. Computed in float32. Nothing is learned or part of
-    a state dict.
+    channels by a 3-D pooling, which takes two to four times as long. Computed in float32 or more. Nothing is learned or
+    part of a state dict.
 
     Args:
         channels: of the maps.
@@ -27,6 +27,6 @@ class LocalResponseNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         with torch.autocast("cuda" if x.is_cuda else "cpu", enabled=False):  # there is none for the meta device
-            values = x.float()
-            scale = 1 + F.conv2d(values.square(), self.band)
+            values = x.to(torch.promote_types(x.dtype, torch.float32))
+            scale = 1 + F.conv2d(values.square(), self.band.to(values.dtype))
             return (values * (scale * scale.sqrt()).rsqrt()).to(x.dtype)
