@@ -30,7 +30,7 @@ from ssltransfer.artifacts import index as _indexes
 from ssltransfer.artifacts import labels as _labels
 from ssltransfer.artifacts import metrics as _metrics
 from ssltransfer.artifacts.features import FeatureStore
-from ssltransfer.artifacts.files import ArtifactError, atomic_write, write_text
+from ssltransfer.artifacts.files import ArtifactError, atomic_write, read_json, write_text
 from ssltransfer.artifacts.index import Index, write_index
 from ssltransfer.artifacts.labels import Labels
 from ssltransfer.artifacts.manifest import ClusterManifest, FeaturesManifest, ModelManifest, read_manifest
@@ -161,12 +161,11 @@ class Model:
             given = None if pool is None else Pool.model_validate(pool)
         except ValidationError as error:
             raise ConfigError(f"pool: {error.errors()[0]['msg']}.") from None
+        shapes = read_json(self.manifest.with_name("backbone.json"))["layers"]
+        if given is None and len(shapes.get(layer, ())) == 3:
+            given = Pool(avg=1)
         spec = Features(model=self.manifest.parent.name, layer=layer, pool=given, precision="float32")
-        devices = plan_devices(threads)
-        extraction = FeatureExtractor(spec, self.manifest, devices)
-        if pool is None and len(extraction.shape) == 3:
-            spec = spec.model_copy(update={"pool": Pool(avg=1)})
-            extraction = FeatureExtractor(spec, self.manifest, devices)
+        extraction = FeatureExtractor(spec, self.manifest, plan_devices(threads))
         rows = _features.chunk_rows(len(index), extraction.dims, extraction.dtype)
         spans = [slice(start, min(len(index), start + rows)) for start in range(0, len(index), rows)]
         vectors = np.concatenate(list(extraction.chunks(index, spans, extraction.progress("embed", spans))))

@@ -13,7 +13,7 @@ PIECE = 1 << 16
 class Strings(Sequence[str]):
     """Strings of a column.
 
-    A million Python strings take 100 MB, and as much again in each loader process that counts references to them.
+    Python strings take twice the memory, and again in each loader process, because it counts references to them.
 
     Args:
         column: of strings, without nulls.

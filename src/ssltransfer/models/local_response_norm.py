@@ -9,8 +9,8 @@ class LocalResponseNorm(nn.Module):
     """float (B, C, H, W) -> the same shape and dtype: x / (1 + 1e-4 / 5 x the sum of x^2 over 5 channels)^0.75.
 
     Krizhevsky et al. 2012, section 3.3, with the constants of bvlc_reference_caffenet. torch's own module averages over
-    channels by a 3-D pooling, which takes two to four times as long. Computed in float32 or more. Nothing is learned or
-    part of a state dict.
+    channels by a 3-D pooling of a padded copy, which is slower. Computed in float32 or more. Nothing is learned or part
+    of a state dict.
 
     Args:
         channels: of the maps.
