@@ -26,10 +26,10 @@ results: .venv/ready
 	$(BIN)/snakemake --cores all --configfile config/studies/$(STUDY).yaml
 
 # Weights of models of a study with their cards, for a release: results/studies/STUDY/weights.
-MODELS ?= cc-jigsawpp-deep-s0 jigsawpp-deep
+MODELS ?= cc-jigsawpp-s0 jigsawpp-s0
 weights: .venv/ready
 	@cd results/studies/$(STUDY) && mkdir -p weights && for model in $(MODELS); do \
-		$(CURDIR)/$(BIN)/ssltransfer export */$$model/manifest.json weights/$$model.safetensors \
+		ssltransfer export $$(ls {pretext,student}/$$model/manifest.json 2> /dev/null) weights/$$model.safetensors \
 			--metrics $$(ls evaluate/*/$$model.json) || exit 1; \
 	done
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -207,6 +209,20 @@ def test_model_card_describes_the_model(tmp_path: Path, capsys: pytest.CaptureFi
     text = (tmp_path / "s.pth.md").read_text()
     assert "`compress-1q` on images" in text and "| nn | knn | 45.00 | 8.25 | % |" in text
     assert "11,176,512 parameters" in text and read_model(manifest).digest in text
+
+
+def test_make_weights_exports_models_of_a_study_with_their_cards(tmp_path: Path) -> None:
+    study = tmp_path / "results/studies/small"
+    for stage in ("student", "cluster"):  # clusters often have the name of a model
+        shutil.copytree(model(tmp_path).parent, study / stage / "s0")
+    found = Metrics({"name": "knn"}, "s0", "nn", "top1", "%", {"top1": [40.0, 50.0]}, [0, 1], {}, chance=8.25)
+    write_metrics(study / "evaluate/nn/s0.json", found)
+    makefile = Path(__file__).parents[2] / "Makefile"
+    words = ["make", "--file", str(makefile), "--old-file", ".venv/ready", "weights", "STUDY=small", "MODELS=s0"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    subprocess.run(words, cwd=tmp_path, env={**os.environ, "PATH": path}, check=True)
+    assert (study / "weights/s0.safetensors").stat().st_size > 40_000_000
+    assert "| nn | knn | 45.00 | 8.25 | % |" in (study / "weights/s0.safetensors.md").read_text("utf-8")
 
 
 def test_model_card_of_a_student_names_its_teachers(tmp_path: Path) -> None:
