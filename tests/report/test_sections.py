@@ -220,19 +220,22 @@ def test_chance_level_far_above_the_curve_does_not_flatten_it() -> None:
 def test_students_keep_a_part_of_their_teacher(chain) -> None:
     """(student - random) / (teacher - random), with the random network of the student's own backbone."""
     chain.dataset("d", classes=["a", "b"])
+    chain.dataset("few", classes=["a", "b"])
     chain.model("t", "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
     chain.model("s", "student", {"method": {"name": "regression", "teacher": "t"}, "data": "d"}, trained=False)
     chain.model("random", "pretext", {"task": {"name": "random"}}, trained=False)
     other = {"task": {"name": "random"}, "backbone": BACKBONE | {"width_mult": 0.2}}
     chain.model("random-other", "pretext", other, trained=False)
     for model, value in (("t", 60.0), ("s", 45.0), ("random", 10.0), ("random-other", 30.0)):
-        chain.measure("e", model, {"accuracy": [value]})
+        chain.measure("e", model, {"accuracy": [value]}, chance=None)
     for model, value in (("t", 5.0), ("s", 45.0), ("random", 10.0)):
-        chain.measure("worse", model, {"accuracy": [value]})
+        chain.measure("worse", model, {"accuracy": [value]}, chance=None)
+    for model, value in (("t", 31.0), ("s", 45.0), ("random", 30.0)):
+        chain.measure("noise", model, {"accuracy": [value]})
     chain.measure("alone", "s", {"accuracy": [3.0]})
     (row,) = students(load_results(**chain.inputs))
     assert (row.student, row.teacher) == ("s", "t")
-    assert row.kept == {"e": pytest.approx(0.7), "worse": None, "alone": None}
+    assert row.kept == {"e": pytest.approx(0.7), "worse": None, "noise": None, "alone": None}
     assert row.sizes[0] == row.sizes[1]
     assert row.sizes[0].megabytes == pytest.approx(4e-6 * row.sizes[0].parameters, rel=0.2)
     assert "<td>70 %</td>" in chain.report().read_text(encoding="utf-8")

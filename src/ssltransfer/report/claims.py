@@ -63,15 +63,21 @@ def _verdict(claim: Claim, column: str, results: Results) -> Verdict:
     ]
     if not all(groups):
         return Verdict(None)
+    difference, error = compare(*groups)
+    return Verdict(difference, error, decide(claim, difference, error))
+
+
+def compare(models: Sequence[Metrics], others: Sequence[Metrics]) -> tuple[float, float]:
+    """Mean of some models minus mean of others under one evaluation, positive if the models are better, and its error."""
+    groups = models, others
     means = [[metrics.mean() for metrics in group] for group in groups]
     difference = math.fsum(means[0]) / len(means[0]) - math.fsum(means[1]) / len(means[1])
-    protocol = PROTOCOLS_BY_NAME.get(measured[0].protocol_name)
-    if protocol and measured[0].primary_metric in protocol.lower_is_better:
+    protocol = PROTOCOLS_BY_NAME.get(models[0].protocol_name)
+    if protocol and models[0].primary_metric in protocol.lower_is_better:
         difference = -difference
     squares = [variance(group) / len(group) for group in means if len(group) > 1]
     squares += [_variance_of_test_set(group) for group in groups]
-    error = math.sqrt(math.fsum(squares))
-    return Verdict(difference, error, decide(claim, difference, error))
+    return difference, math.sqrt(math.fsum(squares))
 
 
 def _variance_of_test_set(group: Sequence[Metrics]) -> float:

@@ -8,11 +8,10 @@ from ssltransfer.artifacts.manifest import ModelManifest
 from ssltransfer.artifacts.metrics import Metrics
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.entities import Pretext, Student
-from ssltransfer.config.protocols import ProtocolOptions
 from ssltransfer.config.tasks import RandomNetwork
 from ssltransfer.models.flops import flops
+from ssltransfer.report.claims import ERRORS, compare
 from ssltransfer.report.load_results import Results
-from ssltransfer.report.tables import PROTOCOLS_BY_NAME
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,8 @@ class StudentRow:
 
     Attributes:
         kept: evaluation -> (student - random) / (teacher - random) of the primary metric; `random` is the random
-            network of the student's backbone. None if one of them is not evaluated, or the teacher is not better.
+            network of the student's backbone. None if one of them is not evaluated, or if the teacher is not better
+            than it by more than two standard errors.
     """
 
     student: str
@@ -61,15 +61,12 @@ def _is_random(model: ModelManifest, backbone: BackboneOptions) -> bool:
 
 
 def _kept(measured: list[Metrics], student: str, teacher: str, random: list[str]) -> float | None:
-    means = {metrics.model: metrics.mean() for metrics in measured}
-    floors = [means[name] for name in random if name in means]
-    if student not in means or teacher not in means or not floors:
+    found = {metrics.model: metrics for metrics in measured}
+    floor = [found[name] for name in random if name in found]
+    if student not in found or teacher not in found or not floor:
         return None
-    floor = sum(floors) / len(floors)
-    gain = means[teacher] - floor
-    protocol = PROTOCOLS_BY_NAME.get(measured[0].protocol_name, ProtocolOptions)
-    is_better = gain < 0 if measured[0].primary_metric in protocol.lower_is_better else gain > 0
-    return (means[student] - floor) / gain if is_better else None
+    gain, error = compare([found[teacher]], floor)
+    return compare([found[student]], floor)[0] / gain if gain > ERRORS * error else None
 
 
 def _size(model: ModelManifest) -> ModelSize:
