@@ -6,6 +6,7 @@ from typing import Any
 
 from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.check_networks import (
+    check_map,
     check_model_size,
     check_pool,
     check_protocol_layers,
@@ -19,6 +20,7 @@ from ssltransfer.config.methods import (
     ClusterClassification,
     ContrastWithOthers,
     Distillation,
+    FeatureDistillation,
     LayerDistillation,
 )
 from ssltransfer.config.protocols import (
@@ -163,6 +165,9 @@ def _check_distillation(config: Config, student: Student, method: Distillation, 
         if name not in student.backbone.layers:
             hint = suggest(name, student.backbone.layers)
             raise ConfigError(f"{where}.method: {student.backbone.name} has no layer {name!r}{hint}")
+    if isinstance(method, FeatureDistillation) and method.map_weight:
+        check_map(student.backbone, method.map_layer, f"{where}.method.map_layer")
+        check_map(teacher.backbone, method.teacher_map_layer, f"{where}.method.teacher_map_layer")
     if isinstance(method, AttentionTransfer):
         for backbone, names in ((student.backbone, layers), (teacher.backbone, teacher_layers)):
             for name in set(names) - set(backbone.spatial_layers):

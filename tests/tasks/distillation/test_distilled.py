@@ -37,6 +37,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "regression": {"name": "regression"},
     "regression-bn": {"name": "regression", "bn": True},
     "crd": {"name": "crd", "embed_dim": 8, "num_negatives": 20},
+    "feature-distillation": {"name": "feature-distillation", "head": "linear", "teacher_normalization": "whiten"},
 }
 each = pytest.mark.parametrize("name", METHODS)
 
@@ -45,7 +46,17 @@ def method_of(inputs: StudentInputs) -> StudentTask:
     return STUDENT_METHODS[type(inputs.spec.method)](inputs)
 
 
-TRAINED = {**METHODS, "attention-transfer": ATTENTION}  # which has no features, and a teacher of its own
+TRAINED = {
+    **METHODS,
+    "feature-distillation-maps": {
+        "name": "feature-distillation",
+        "map_weight": 0.5,
+        "map_loss": "cosine+smooth-l1",
+        "teacher_map_layer": "block3",
+        "teacher_normalization": "standardize",
+    },
+    "attention-transfer": ATTENTION,  # which has no features, and a teacher of its own
+}
 
 
 @each
