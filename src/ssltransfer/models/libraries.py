@@ -132,7 +132,7 @@ class Library(Backbone):
         return int(getattr(self.network, "num_prefix_tokens", 0))
 
     def _grid(self, size: tuple[int, int]) -> tuple[int, int] | None:
-        """Rows and columns of the patches of an image of this size; None if the network does not cut it into patches."""
+        """Rows and columns of the patches of an image of this size; None if the network has no such patches."""
         embed = next((part for name in _EMBEDDINGS if (part := getattr(self.network, name, None)) is not None), None)
         if hasattr(embed, "dynamic_feat_size"):
             rows, columns = embed.dynamic_feat_size(size)
