@@ -7,7 +7,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +276,14 @@ def attention(teacher: str, task: str) -> Any:
     return pretext(teacher, "caffenet") | {"students": {"s": student}}
 
 
+def mapped(return_nodes: Sequence[str] = ("norm", "norm.cls"), **method: Any) -> Any:
+    """A student of a vision transformer's map."""
+    vit = {"name": "timm", "model": "vit_tiny_patch16_224", "img_size": 64, "return_nodes": return_nodes}
+    method |= {"name": "feature-distillation", "teacher": "m", "map_weight": 1}
+    student = {"method": method, "data": "a", "backbone": "resnet18", "schedule": SCHEDULE}
+    return {"pretexts": {"m": {"task": "random", "backbone": vit}}, "students": {"s": student}}
+
+
 REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "pooling of a vector of a residual network": (
         lambda: evaluated({"name": "knn", "layer": "pool", "pool": {"avg": 1}}, "resnet18"),
@@ -305,6 +313,20 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         ),
         "students.s.method.teacher_pool: pool of resnet18 is a vector",
     ),
+    "map of an unknown layer": (
+        lambda: mapped(map_layer="block5"),
+        "students.s.method.map_layer: resnet18 needs a map, but no layer 'block5'; its maps are conv1, block1, ",
+    ),
+    "map of a vector": (
+        lambda: mapped(teacher_map_layer="norm.cls"),
+        "teacher_map_layer: timm-vit_tiny_patch16_224-norm+norm.cls-64px needs a map, but norm.cls is a vector; "
+        "its maps are norm.",
+    ),
+    "map of a network without maps": (
+        lambda: mapped(["norm.cls"]),
+        "needs a map, but every layer is a vector; set `return_nodes` of the backbone",
+    ),
+    "tokens as the map of a teacher": (lambda: mapped(teacher_layer="norm.cls"), ""),
     "depth of a vector": (
         lambda: evaluated({"name": "depth", "layer": "pool"}, "resnet18", ("rooms", "rooms-test")),
         "evaluations.e.protocol.layer: depth needs a map, which pool of m (resnet18) is not; its maps are conv1, ",

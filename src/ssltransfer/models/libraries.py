@@ -133,7 +133,9 @@ class Library(Backbone):
 
     def _grid(self, size: tuple[int, int]) -> tuple[int, int] | None:
         """Rows and columns of the patches of an image of this size; None if the network has no such patches."""
-        embed = next((part for name in _EMBEDDINGS if (part := getattr(self.network, name, None)) is not None), None)
+        embed: Any = next(
+            (part for name in _EMBEDDINGS if (part := getattr(self.network, name, None)) is not None), None
+        )
         if hasattr(embed, "dynamic_feat_size"):
             rows, columns = embed.dynamic_feat_size(size)
             return int(rows), int(columns)

@@ -86,7 +86,7 @@ def test_two_temperatures_match_a_worked_example() -> None:
 
 
 def test_seed_compares_with_the_teachers_own_feature_first(make_given: InputsMaker) -> None:
-    """Fang et al. 2021, equation 5, less the teacher's entropy, which has no gradient."""
+    """Fang et al. 2021: their cross-entropy, less the teacher's entropy, which has no gradient."""
     given = make_given({**ONE, "include_self": True, "temperature": 0.01, "student_temperature": 0.2})
     task = CompressTask(given).train()
     assert task.chance_loss == pytest.approx(math.log(41))

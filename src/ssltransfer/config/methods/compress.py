@@ -20,7 +20,9 @@ class Compress(ContrastWithOthers):
     )
     temperature: float = Field(0.04, gt=0, description="Temperature of both softmaxes (0.07 for a SwAV teacher).")
     student_temperature: float | None = Field(
-        None, gt=0, description="Of the student's softmax; default: `temperature` (SEED: 0.2, and 0.01 of the teacher)."
+        None,
+        gt=0,
+        description="Temperature of the student alone; default: `temperature` (SEED: 0.2, and 0.01 of the teacher).",
     )
 
 

@@ -19,15 +19,17 @@ class FeatureDistillation(Distillation):
     map_layer: str | None = Field(None, description="Map of the student; default: its last map.")
     teacher_map_layer: str | None = Field(None, description="Map of the teacher; default: its last map.")
     loss: FeatureLoss = Field(
-        "cosine", description="Of each feature; cosine+smooth-l1 is AM-RADIO's sum, 0.9 and 0.1 of them."
+        "cosine", description="Distance of features; cosine+smooth-l1 is AM-RADIO's sum, 0.9 and 0.1 of them."
     )
-    map_loss: FeatureLoss | None = Field(None, description="Of each location of the map; default: as `loss`.")
+    map_loss: FeatureLoss | None = Field(None, description="Distance at each location of the map; default: as `loss`.")
     head: Literal["linear", "mlp"] = Field("mlp", description="From the student's features to the teacher's.")
-    hidden_dim: int | None = Field(None, ge=1, description="Of the mlp; default: twice the student's dimensions.")
+    hidden_dim: int | None = Field(
+        None, ge=1, description="Hidden units of the mlp; default: twice the student's dimensions."
+    )
     teacher_normalization: Literal["none", "standardize", "whiten"] = Field(
         "none",
-        description="Of the teacher's features, by their statistics over the dataset: each dimension by its mean and "
-        "standard deviation, or all dimensions by their covariance.",
+        description="By the statistics of the teacher's features over the dataset: the standard deviation of each "
+        "dimension, or the covariance.",
     )
 
     @model_validator(mode="after")
