@@ -99,11 +99,11 @@ class DistillationTask(StudentTask):
         batches = self.sampled_batches(index)
         return torch.cat([self.teacher_features(one, center_crop(one.images, size)) for one in batches])
 
-    def sampled_batches(self, index: Index, count: int = CHANCE_IMAGES) -> Iterator[Batch]:
+    def sampled_batches(self, index: Index, count: int = CHANCE_IMAGES, workers: int = 0) -> Iterator[Batch]:
         """Batches of at most `count` evenly spaced training images, with the view of validation images."""
         view = super().val_transform
         transform = WithFeatures(view, self._stores[True]) if self._stores else view
-        return load_batches(index, transform, sequential_keys(spaced_ids(index, count), 64), seed=0)
+        return load_batches(index, transform, sequential_keys(spaced_ids(index, count), 64), seed=0, workers=workers)
 
 
 class OnlineTeacher:

@@ -137,7 +137,7 @@ class FeatureDistillationTask(DistillationTask):
             self.get_buffer(f"{term}_chance").fill_(total / count)
 
     def _sampled_targets(self, index: Index, count: int, devices: Devices) -> Iterator[dict[str, Tensor]]:
-        for batch in self.sampled_batches(index, count):
+        for batch in self.sampled_batches(index, count, devices.workers):
             batch = batch.to(devices.device)
             yield self.targets(batch, center_crop(batch.images, self.spec.backbone.img_size))
 
