@@ -326,6 +326,10 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: mapped(["norm.cls"]),
         "needs a map, but every layer is a vector; set `return_nodes` of the backbone",
     ),
+    "batch norm of one image": (
+        lambda: mapped() | {"students": {"s": mapped()["students"]["s"] | {"schedule": {"steps": 1, "batch_size": 1}}}},
+        "students.s.schedule: the head mlp has batch norms; set batch_size and micro_batch_size to at least 2",
+    ),
     "tokens as the map of a teacher": (lambda: mapped(teacher_layer="norm.cls"), ""),
     "depth of a vector": (
         lambda: evaluated({"name": "depth", "layer": "pool"}, "resnet18", ("rooms", "rooms-test")),
