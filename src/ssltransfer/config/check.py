@@ -182,8 +182,8 @@ def _check_feature_distillation(student: Student, method: FeatureDistillation, t
         check_map(teacher.backbone, method.teacher_map_layer, f"{where}.method.teacher_map_layer")
     if method.head == "mlp" and 1 in (student.schedule.batch_size, student.schedule.micro_batch_size):
         raise ConfigError(
-            f"{where}.schedule: the head mlp has batch norms; set batch_size and micro_batch_size to at least 2, or the "
-            "head to linear."
+            f"{where}.schedule: the head mlp has batch norms; set batch_size and micro_batch_size to at least 2, or "
+            "the head to linear."
         )
 
 
