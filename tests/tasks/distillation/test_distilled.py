@@ -201,7 +201,7 @@ def test_student_killed_and_resumed_gives_the_same_bytes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["compress-1q", "compress-2q", "crd", "regression", "feature-distillation-maps", "attention-transfer"]
+    "name", ["compress-1q", "compress-2q", "crd", "regression", "feature-distillation", "attention-transfer"]
 )
 def test_student_on_two_processes_equals_one(name: str, teacher_of: Path, objects_path: Path, tmp_path: Path) -> None:
     """Queues are filled by both, in the order of the whole batch."""
