@@ -15,9 +15,10 @@ import yaml
 from pydantic import BaseModel
 
 from ssltransfer.cli import KINDS, build_parser, listed
+from ssltransfer.config import complete
 from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.entities import Cluster, Features
-from ssltransfer.config.methods import METHODS
+from ssltransfer.config.methods import METHODS, FeatureDistillation
 from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.tasks import TASKS
 
@@ -124,6 +125,19 @@ def _of_spec(owner: type[BaseModel], key: str) -> list[Any]:
             return []
         value = getattr(value, name)
     return [list(value) if isinstance(value, tuple) else value]
+
+
+def test_compress_example_of_maps_is_valid() -> None:
+    (block,) = (
+        block
+        for block in re.findall(r"(?:^ {4}.*\n)+", (ROOT / "docs/compress.md").read_text(), re.MULTILINE)
+        if "feature-distillation" in block
+    )
+    images = {"datasets": {"images": {"format": "folder", "root": "images"}}}
+    config = complete(images | yaml.safe_load(textwrap.dedent(block)))
+    method = config.students["student"].method
+    assert isinstance(method, FeatureDistillation)
+    assert config.model("dino").backbone.spatial_layers == ("norm",) and method.teacher_layer == "norm.cls"
 
 
 @pytest.mark.parametrize("path", READ, ids=lambda path: path.name)

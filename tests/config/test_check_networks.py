@@ -7,7 +7,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,10 @@ LIBRARY: list[tuple[dict[str, Any], str]] = [
     ({"name": "torchvision", "model": "vit_b_16", "img_size": 100}, "vit_b_16 of torchvision cannot process images of"),
     ({"name": "torchvision", "model": "alexnet", "img_size": 32}, "alexnet of torchvision cannot process images of 32"),
     ({"name": "torchvision", "model": "resnet18", "return_nodes": ["layer5"]}, "has no module 'layer5'; did you mean"),
-    ({"name": "torchvision", "model": "vit_b_16", "return_nodes": ["encoder"]}, "neither a map nor a vector"),
+    (
+        {"name": "torchvision", "model": "vit_b_16", "return_nodes": ["encoder.layers.encoder_layer_0.self_attention"]},
+        "gives a tuple, neither a map nor a vector",
+    ),
     ({"name": "torchvision", "model": "regnet_y_400mf"}, ""),
     ({"name": "timm", "model": "convnext_ato"}, "timm has no network 'convnext_ato'; did you mean 'convnext_atto'"),
     ({"name": "timm", "model": "convnext_atto", "img_size": 64}, ""),
@@ -134,6 +137,15 @@ LIBRARY: list[tuple[dict[str, Any], str]] = [
     ({"name": "timm", "model": "vit_small_patch16_dinov3", "img_size": 100}, "divisible by patch size"),
     ({"name": "timm", "model": "levit_128s", "img_size": 100}, "levit_128s of timm cannot process images of 100"),
     ({"name": "timm", "model": "naflexvit_base_patch16_gap", "img_size": 64}, ""),
+    ({"name": "timm", "model": "vit_tiny_patch16_224", "return_nodes": ["blocks.3", "norm.cls", "norm.mean"]}, ""),
+    (
+        {"name": "timm", "model": "vit_tiny_patch16_224", "return_nodes": ["norm.prefix1"]},
+        "norm.prefix1 is one of 1 prefix tokens of this module",
+    ),
+    (
+        {"name": "timm", "model": "vit_tiny_patch16_224", "return_nodes": ["blocks.12.cls"]},
+        "vit_tiny_patch16_224 has no module 'blocks.12'; did you mean 'blocks",
+    ),
 ]
 
 
@@ -164,7 +176,7 @@ def test_estimate_and_dry_run_refuse_a_network(command: list[str], tmp_path: Pat
 def test_networks_of_libraries_are_checked_at_the_size_of_a_task() -> None:
     """A ViT has one size; a tile is another."""
     data = {"data": {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 4}}
-    backbone = {"name": "timm", "model": "vit_tiny_patch16_224", "img_size": 64, "return_nodes": ["blocks"]}
+    backbone = {"name": "timm", "model": "hiera_tiny_224", "img_size": 64, "return_nodes": ["blocks.0"]}
     jig = {"task": "jigsaw", "backbone": backbone, "data": "data", "schedule": {"steps": 1, "batch_size": 2}}
     with pytest.raises(ConfigError, match="neither a map nor a vector"):
         checked({"datasets": data, "pretexts": {"jig": jig}})
@@ -264,6 +276,14 @@ def attention(teacher: str, task: str) -> Any:
     return pretext(teacher, "caffenet") | {"students": {"s": student}}
 
 
+def mapped(return_nodes: Sequence[str] = ("norm", "norm.cls"), **method: Any) -> Any:
+    """A student of a vision transformer's map."""
+    vit = {"name": "timm", "model": "vit_tiny_patch16_224", "img_size": 64, "return_nodes": return_nodes}
+    method |= {"name": "feature-distillation", "teacher": "m", "map_weight": 1}
+    student = {"method": method, "data": "a", "backbone": "resnet18", "schedule": SCHEDULE}
+    return {"pretexts": {"m": {"task": "random", "backbone": vit}}, "students": {"s": student}}
+
+
 REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "pooling of a vector of a residual network": (
         lambda: evaluated({"name": "knn", "layer": "pool", "pool": {"avg": 1}}, "resnet18"),
@@ -293,6 +313,24 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         ),
         "students.s.method.teacher_pool: pool of resnet18 is a vector",
     ),
+    "map of an unknown layer": (
+        lambda: mapped(map_layer="block5"),
+        "students.s.method.map_layer: resnet18 needs a map, but no layer 'block5'; its maps are conv1, block1, ",
+    ),
+    "map of a vector": (
+        lambda: mapped(teacher_map_layer="norm.cls"),
+        "teacher_map_layer: timm-vit_tiny_patch16_224-norm+norm.cls-64px needs a map, but norm.cls is a vector; "
+        "its maps are norm.",
+    ),
+    "map of a network without maps": (
+        lambda: mapped(["norm.cls"]),
+        "needs a map, but every layer is a vector; set `return_nodes` of the backbone",
+    ),
+    "batch norm of one image": (
+        lambda: mapped() | {"students": {"s": mapped()["students"]["s"] | {"schedule": {"steps": 1, "batch_size": 1}}}},
+        "students.s.schedule: the head mlp has batch norms; set batch_size and micro_batch_size to at least 2",
+    ),
+    "tokens as the map of a teacher": (lambda: mapped(teacher_layer="norm.cls"), ""),
     "depth of a vector": (
         lambda: evaluated({"name": "depth", "layer": "pool"}, "resnet18", ("rooms", "rooms-test")),
         "evaluations.e.protocol.layer: depth needs a map, which pool of m (resnet18) is not; its maps are conv1, ",

@@ -21,10 +21,24 @@ from ssltransfer.models.weights import read_model
 from ssltransfer.stages import pretext
 
 CODE = """
+import torch
 from torch import nn
 
 def small(width=8, relu=True):
     return nn.Sequential(nn.Conv2d(3, width, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+class Tokens(nn.Module):
+    num_prefix_tokens = 1
+
+    def __init__(self):
+        super().__init__()
+        self.patch_embed = nn.Conv2d(3, 8, 16, 16)
+        self.patch_embed.patch_size = 16
+        self.blocks = nn.Identity()
+
+    def forward(self, x):
+        patches = self.patch_embed(x).flatten(2).transpose(1, 2)
+        return self.blocks(torch.cat([patches.mean(1, keepdim=True), patches], 1))[:, 0]
 
 def a_map():
     return nn.Conv2d(3, 8, 3)
@@ -98,3 +112,20 @@ def test_custom_network_must_return_vectors(nets: Path) -> None:
 def test_import_paths_have_a_colon(model: str) -> None:
     with pytest.raises(ValidationError, match="should match pattern"):
         options(model)
+
+
+def test_tokens_of_a_custom_network_are_maps(nets: Path) -> None:
+    """Named as in timm: `num_prefix_tokens`, and `patch_size` of `patch_embed`."""
+    backbone = build_backbone(
+        options("own_nets:Tokens", return_nodes=("patch_embed", "blocks", "blocks.cls")), include_top=False
+    )
+    found = backbone(torch.randn(2, 3, 32, 32), backbone.layers)
+    assert torch.equal(found["blocks"], found["patch_embed"])
+    assert torch.allclose(found["blocks.cls"], found["patch_embed"].mean((2, 3)), atol=1e-6)
+
+
+def test_tokens_without_a_grid_are_refused(nets: Path) -> None:
+    nets.write_text(CODE.replace("self.patch_embed.patch_size = 16", ""))
+    backbone = build_backbone(options("own_nets:Tokens", return_nodes=("blocks",)), include_top=False)
+    with pytest.raises(LayerError, match="blocks gives a tensor of 3 axes, neither a map nor a vector"):
+        backbone(torch.randn(2, 3, 32, 32), ["blocks"])

@@ -192,14 +192,20 @@ def test_unknown_networks_and_modules_are_refused(options: dict[str, Any], said:
         build_backbone(Torchvision(**options), include_top=True)
 
 
+ATTENTION = "encoder.layers.encoder_layer_0.self_attention"
+
+
 def test_unsupported_layers_are_refused() -> None:
     backbone = build_backbone(
-        Torchvision(model="vit_b_32", return_nodes=("encoder.ln",), img_size=64), include_top=True
+        Torchvision(model="vit_b_32", return_nodes=(ATTENTION, "encoder.ln.prefix1", "conv_proj.mean"), img_size=64),
+        include_top=True,
     ).eval()
-    with pytest.raises(LayerError, match=r"encoder\.ln gives a tensor of 3 axes, neither a map nor a vector"):
-        backbone(noise(1, 3, 64, 64), ["encoder.ln"])
+    with pytest.raises(LayerError, match=r"self_attention gives a tuple, neither a map nor a vector"):
+        backbone(noise(1, 3, 64, 64), [ATTENTION])
+    with pytest.raises(LayerError, match=r"encoder\.ln\.prefix1 is one of 1 prefix tokens of this module"):
+        backbone(noise(1, 3, 64, 64), ["encoder.ln.prefix1"])
     assert backbone(noise(1, 3, 64, 64))["pool"].shape == (1, 768)
-    with pytest.raises(LayerError, match=r"torchvision: no layer 'head'; it has encoder\.ln, pool"):
+    with pytest.raises(LayerError, match=r"torchvision: no layer 'head'; it has encoder\.layers.*, pool"):
         backbone(noise(1, 3, 64, 64), ["head"])
     with pytest.raises(LayerError, match="cannot be computed from the layer before"):
         backbone.forward_layer("pool", noise(1, 3))
@@ -257,3 +263,90 @@ def test_layers_match_timm(model: str, endpoints: tuple[str, ...], size: int, ma
 def test_unknown_timm_network_is_refused() -> None:
     with pytest.raises(LayerError, match="timm has no network 'resnet17x'; did you mean 'resnet"):
         build_backbone(Timm(model="resnet17x"), include_top=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "prefixes"),
+    [
+        ("vit_tiny_patch16_224", 48, 1),
+        ("deit_tiny_distilled_patch16_224", 48, 2),
+        ("vit_small_patch14_reg4_dinov2", 42, 5),
+        ("vit_small_patch16_dinov3", 48, 5),
+        ("cait_xxs24_224", 48, 0),
+        ("xcit_nano_12_p16_224", 48, 0),
+    ],
+)
+def test_tokens_match_timm_as_maps(model: str, size: int, prefixes: int) -> None:
+    """Maps, prefix tokens and means of a block, as timm's own intermediates."""
+    last = "blocks.11"
+    names = [last, f"{last}.mean", *(f"{last}.{'cls' if i == 0 else f'prefix{i}'}" for i in range(prefixes))]
+    options = Timm(model=model, return_nodes=tuple(names), img_size=size)
+    assert options.spatial_layers == (last,) and options.flat_layers == (*names[1:], "pool")
+    backbone: Any = build_backbone(options, include_top=True, seed=3).eval()
+    x = noise(2, 3, size, size)
+    with torch.no_grad():
+        found = backbone(x, names)
+        more: dict[str, Any] = {"return_prefix_tokens": True} if prefixes else {}
+        (theirs,) = backbone.network.forward_intermediates(x, indices=[11], intermediates_only=True, **more)
+    wanted, tokens = theirs if prefixes else (theirs, torch.empty(0))
+    assert wanted.shape[2:] == (3, 3) and torch.equal(found[last], wanted)
+    assert torch.allclose(found[f"{last}.mean"], wanted.mean((2, 3)))
+    for number in range(prefixes):
+        assert torch.equal(found[names[2 + number]], tokens[:, number])
+    assert backbone.shapes()[last] == tuple(wanted.shape[1:])
+
+
+def test_tokens_are_in_the_order_of_the_image() -> None:
+    """A change of the patch in row 1, column 2 changes that token of the patch embedding and no other one."""
+    options = Timm(model="vit_tiny_patch16_224", return_nodes=("patch_embed",), img_size=64)
+    backbone = build_backbone(options, include_top=True).eval()
+    x = noise(1, 3, 64, 64)
+    changed = x.clone()
+    changed[:, :, 16:32, 32:48] += 1
+    with torch.no_grad():
+        differs = (backbone(x, ["patch_embed"])["patch_embed"] != backbone(changed, ["patch_embed"])["patch_embed"])[0]
+    assert differs.any(0).nonzero().tolist() == [[1, 2]]
+
+
+def test_tokens_of_images_that_are_not_square() -> None:
+    options = Timm(model="vit_small_patch16_dinov3", return_nodes=("blocks.0", "norm.cls"), img_size=64)
+    assert build_backbone(options, include_top=True).shapes((32, 64)) == {
+        "blocks.0": (384, 2, 4),
+        "norm.cls": (384,),
+        "pool": (384,),
+    }
+
+
+def test_class_token_of_the_norm_is_the_pooled_feature_of_dinov2() -> None:
+    options = Timm(model="vit_small_patch14_dinov2", return_nodes=("norm.cls",), img_size=28)
+    found = build_backbone(options, include_top=True).eval()(noise(2, 3, 28, 28), ["norm.cls", "pool"])
+    assert torch.equal(found["norm.cls"], found["pool"])
+
+
+def test_tokens_of_torchvision_match_its_own() -> None:
+    path = "encoder.layers.encoder_layer_2"
+    options = Torchvision(model="vit_b_32", return_nodes=(path, f"{path}.cls", "encoder.ln.mean"), img_size=96)
+    backbone: Any = build_backbone(options, include_top=True).eval()
+    caught: dict[str, Tensor] = {}
+    for name in (path, "encoder.ln"):
+        backbone.network.get_submodule(name).register_forward_hook(
+            lambda _, __, out, name=name: caught.__setitem__(name, out)
+        )
+    with torch.no_grad():
+        found = backbone(noise(1, 3, 96, 96), backbone.layers)
+    tokens = caught[path]
+    assert tokens.shape == (1, 10, 768) and torch.equal(found[f"{path}.cls"], tokens[:, 0])
+    for row, column in ((0, 0), (0, 2), (2, 1)):
+        assert torch.equal(found[path][:, :, row, column], tokens[:, 1 + 3 * row + column])
+    assert torch.allclose(found["encoder.ln.mean"], caught["encoder.ln"][:, 1:].mean(1), atol=1e-6)
+    assert torch.equal(found["pool"], caught["encoder.ln"][:, 0])
+
+
+def test_maps_of_sam_are_channels_first() -> None:
+    options = Timm(model="samvit_base_patch16_224", return_nodes=("blocks.0",), img_size=64)
+    backbone: Any = build_backbone(options, include_top=True).eval()
+    x = noise(1, 3, 64, 64)
+    with torch.no_grad():
+        (wanted,) = backbone.network.forward_intermediates(x, indices=[0], intermediates_only=True)
+        assert torch.equal(backbone(x, ["blocks.0"])["blocks.0"], wanted)
+    assert backbone.shapes()["blocks.0"] == (768, 4, 4)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.check_networks import (
+    check_map,
     check_model_size,
     check_pool,
     check_protocol_layers,
@@ -19,6 +20,7 @@ from ssltransfer.config.methods import (
     ClusterClassification,
     ContrastWithOthers,
     Distillation,
+    FeatureDistillation,
     LayerDistillation,
 )
 from ssltransfer.config.protocols import (
@@ -163,6 +165,8 @@ def _check_distillation(config: Config, student: Student, method: Distillation, 
         if name not in student.backbone.layers:
             hint = suggest(name, student.backbone.layers)
             raise ConfigError(f"{where}.method: {student.backbone.name} has no layer {name!r}{hint}")
+    if isinstance(method, FeatureDistillation):
+        _check_feature_distillation(student, method, teacher, where)
     if isinstance(method, AttentionTransfer):
         for backbone, names in ((student.backbone, layers), (teacher.backbone, teacher_layers)):
             for name in set(names) - set(backbone.spatial_layers):
@@ -170,6 +174,17 @@ def _check_distillation(config: Config, student: Student, method: Distillation, 
                     f"{where}.method: {name} of {backbone.name} is a vector and has no attention map; use spatial "
                     f"layers: {', '.join(backbone.spatial_layers)}."
                 )
+
+
+def _check_feature_distillation(student: Student, method: FeatureDistillation, teacher: ModelEntry, where: str) -> None:
+    if method.map_weight:
+        check_map(student.backbone, method.map_layer, f"{where}.method.map_layer")
+        check_map(teacher.backbone, method.teacher_map_layer, f"{where}.method.teacher_map_layer")
+    if method.head == "mlp" and 1 in (student.schedule.batch_size, student.schedule.micro_batch_size):
+        raise ConfigError(
+            f"{where}.schedule: the head mlp has batch norms; set batch_size and micro_batch_size to at least 2, or "
+            "the head to linear."
+        )
 
 
 def _check_evaluation(config: Config, evaluation: Evaluation, models: Iterable[str], where: str) -> None:

@@ -83,6 +83,18 @@ def check_pool(backbone: BackboneOptions, layer: str, pool: Pool | None, where: 
         raise ConfigError(f"{where}: {layer} of {backbone.slug} is a vector and cannot be pooled; remove the key.")
 
 
+def check_map(backbone: BackboneOptions, layer: str | None, where: str) -> None:
+    """The layer (default: the last map) is a map.
+
+    Raises:
+        ConfigError: it is a vector, or the backbone has no such layer or no map.
+    """
+    maps = backbone.spatial_layers
+    if not maps or (layer and layer not in maps):
+        fault = f"{layer or 'every layer'} is a vector" if layer in (None, *backbone.layers) else f"no layer {layer!r}"
+        raise ConfigError(f"{where}: {backbone.slug} needs a map, but {fault}{_named_maps(maps)}.")
+
+
 def check_protocol_layers(protocol: ProtocolOptions, model: ModelEntry, where: str) -> None:
     """The model has the layers that a protocol needs, as maps where it needs maps.
 

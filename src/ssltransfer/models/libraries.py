@@ -19,6 +19,7 @@ from ssltransfer.models.backbone import BACKBONES, Backbone, LayerError
 from ssltransfer.models.leftovers import tensors_inside
 from ssltransfer.models.normalize import Normalize, normalization_by_values
 
+_EMBEDDINGS = ("patch_embed", "embeds", "stem")  # timm's names of the module that cuts an image into patches
 _KINDS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -26,8 +27,9 @@ class Library(Backbone):
     """A network of a library without its classifier.
 
     Layers: modules by their paths, each with its output at its first call, a map (B, C, H, W) or a vector (B, C); pool,
-    the output of the network without classifier. Tensors have the library's names. The weights are initialized by the
-    library, because Kaiming's initialization does not suit all of its networks.
+    the output of the network without classifier. Tokens (B, N, C) are maps without the prefix tokens; suffixes of the
+    path select a token or the mean (`config.TOKENS`). Tensors have the library's names. The weights are initialized by
+    the library, because Kaiming's initialization does not suit all of its networks.
 
     Raises:
         LayerError: the network has no such module.
@@ -41,7 +43,8 @@ class Library(Backbone):
         self.register_state_dict_post_hook(_unwrap_names)
         self.register_load_state_dict_pre_hook(_wrap_names)
         paths = dict(network.named_modules())
-        for path in options.return_nodes:
+        for layer in options.return_nodes:
+            path, _ = _path_and_token(layer)
             if path not in paths:
                 raise LayerError(f"{options.model} has no module {path!r}{suggest(path, filter(None, paths))}")
 
@@ -49,13 +52,15 @@ class Library(Backbone):
         """See `Backbone`.
 
         Raises:
-            LayerError: the network has no such layer, or its output is neither a map nor a vector.
+            LayerError: the network has no such layer, or its output is neither a map nor a vector nor tokens of a map.
         """
         names = list(layers) if layers is not None else ["pool"]
         self.require(names, self.options.name)
         features: dict[str, Tensor] = {}
         hooks = [
-            self.network.get_submodule(layer).register_forward_hook(partial(self._record, features, layer, names))
+            self.network.get_submodule(_path_and_token(layer)[0]).register_forward_hook(
+                partial(self._record, features, layer, names, (x.shape[2], x.shape[3]))
+            )
             for layer in names
             if layer != "pool"
         ]
@@ -74,21 +79,69 @@ class Library(Backbone):
         return {layer: features[layer] for layer in self.layers if layer in features}
 
     def _record(
-        self, features: dict[str, Tensor], layer: str, names: list[str], module: nn.Module, args: Any, out: Any
+        self,
+        features: dict[str, Tensor],
+        layer: str,
+        names: list[str],
+        size: tuple[int, int],
+        module: nn.Module,
+        args: Any,
+        out: Any,
     ) -> None:
         if layer in features:  # a module may be called again
             return
-        if not isinstance(out, Tensor) or out.ndim not in (2, 4):
+        prefix: Tensor | None = None
+        tokens = isinstance(out, Tensor) and out.ndim == 3 and self._split_tokens(out, size)
+        if tokens:
+            prefix, out = tokens
+        elif not isinstance(out, Tensor) or out.ndim not in (2, 4):
             shape = f"a tensor of {out.ndim} axes" if isinstance(out, Tensor) else f"a {type(out).__name__}"
             raise LayerError(
                 f"{self.options.name}: {layer} gives {shape}, neither a map nor a vector; name another module."
             )
-        if out.ndim == 4 and self.channels_last:
+        elif out.ndim == 4 and (self.channels_last or self._is_token_grid(out, size)):
             out = out.permute(0, 3, 1, 2)
+        out = _selected(out, prefix, layer, self.options.name)
         features[layer] = out.clone()  # the next module may work in place
         # torch.export cannot trace the exception, and removes unused code itself.
         if set(names) <= features.keys() and not torch.compiler.is_compiling():
             raise StopForward
+
+    def _split_tokens(self, tokens: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor] | None:
+        """Tokens (B, N, C) for images of this size -> prefix tokens (B, P, C), and the map (B, C, h, w) of the others.
+
+        None if the network has another number of patches.
+        """
+        grid = self._grid(size)
+        if grid is None:
+            return None
+        prefix = tokens.shape[1] - grid[0] * grid[1]
+        # Some networks add the class token to the last blocks only.
+        if prefix not in (0, self.num_prefix_tokens):
+            return None
+        return tokens[:, :prefix], tokens[:, prefix:].transpose(1, 2).unflatten(2, grid)
+
+    def _is_token_grid(self, out: Tensor, size: tuple[int, int]) -> bool:
+        """Whether a map is (B, H, W, C): tokens of a network that keeps them so (SAM)."""
+        output = getattr(getattr(self.network, "patch_embed", None), "output_fmt", "NCHW")
+        return output == "NHWC" and tuple(out.shape[1:3]) == self._grid(size)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before those of the patches: class, distillation and register tokens."""
+        return int(getattr(self.network, "num_prefix_tokens", 0))
+
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        """Rows and columns of the patches of an image of this size; None if the network has no such patches."""
+        embed: Any = next(
+            (part for name in _EMBEDDINGS if (part := getattr(self.network, name, None)) is not None), None
+        )
+        if hasattr(embed, "dynamic_feat_size"):
+            rows, columns = embed.dynamic_feat_size(size)
+            return int(rows), int(columns)
+        patch = getattr(embed, "patch_size", None)
+        sides = (patch, patch) if isinstance(patch, int) else patch
+        return (size[0] // sides[0], size[1] // sides[1]) if sides else None
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """Not supported: the modules need not be sequential."""
@@ -104,6 +157,32 @@ class Library(Backbone):
 
     def reset_parameters(self) -> None:
         """Nothing: the library has initialized the weights."""
+
+
+def _path_and_token(layer: str) -> tuple[str, str]:
+    """The path of a layer's module, and the token that the layer is: cls, prefix1, mean, or "" for all."""
+    match = config.TOKENS.match(layer)
+    return (match["path"], match["token"]) if match else (layer, "")
+
+
+def _selected(out: Tensor, prefix: Tensor | None, layer: str, name: str) -> Tensor:
+    """A layer of a module with this map or vector and these prefix tokens (B, P, C).
+
+    Raises:
+        LayerError: the module has no such token, or no map.
+    """
+    _, token = _path_and_token(layer)
+    if not token:
+        return out
+    if token == "mean":
+        if out.ndim != 4:
+            raise LayerError(f"{name}: {layer} is the mean of a vector; name the module without `.mean`.")
+        return out.mean((2, 3))
+    number = int(token.removeprefix("prefix")) if token != "cls" else 0
+    if prefix is None or number >= prefix.shape[1]:
+        count = 0 if prefix is None else prefix.shape[1]
+        raise LayerError(f"{name}: {layer} is one of {count} prefix tokens of this module; name `.mean` or the map.")
+    return prefix[:, number]
 
 
 def _unwrap_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
@@ -140,6 +219,15 @@ class Torchvision(Library):
             network = torchvision.models.get_model(model, weights=None, **more).to(device)
         super().__init__(options, _without_classifier(network, model), include_top=include_top)
         self.channels_last = model.startswith("swin")
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """The class token of a vision transformer."""
+        return int(hasattr(self.network, "class_token"))
+
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int] | None:
+        patch = getattr(self.network, "patch_size", None)
+        return (size[0] // patch, size[1] // patch) if isinstance(patch, int) else None
 
 
 def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:

@@ -267,7 +267,7 @@ def test_attention_transfer_refuses_another_normalization(make_given: InputsMake
         ({"teacher_layers": ["conv4", "conv5"]}, r"manifest.json: no layer 'conv4'; it has conv1_1, "),
         (
             {"teacher_layers": ["conv4_1", "fc7"]},
-            r"manifest.json: fc7 is a vector, which has no spatial attention; name ",
+            r"manifest.json: fc7 is a vector without locations; name maps: conv1_1, ",
         ),
     ],
 )

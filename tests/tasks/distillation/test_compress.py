@@ -41,7 +41,10 @@ def test_divergence_matches_definition_with_gradient(temperature: float) -> None
     student = (torch.rand(5, 7, dtype=torch.float64) * 2 - 1).requires_grad_()
     again = student.detach().clone().requires_grad_()
     teacher = (torch.rand(5, 7, dtype=torch.float64) * 2 - 1).requires_grad_()
-    found, expected = divergence(student, teacher, temperature)[0], plain(again, teacher.detach(), temperature)
+    found, expected = (
+        divergence(student, teacher, temperature, temperature)[0],
+        plain(again, teacher.detach(), temperature),
+    )
     assert found.item() == pytest.approx(expected.item(), rel=1e-12)
     found.backward()
     expected.backward()
@@ -52,10 +55,10 @@ def test_divergence_matches_definition_with_gradient(temperature: float) -> None
 def test_divergence_matches_worked_example() -> None:
     """Two places in the queue, temperature 1/ln 3: similarities (1, 0) are odds of 3 to 1."""
     teacher, student = torch.tensor([[1.0, 0.0]]).double(), torch.tensor([[0.0, 1.0]]).double()
-    loss, uniform = divergence(student, teacher, 1 / math.log(3))
+    loss, uniform = divergence(student, teacher, 1 / math.log(3), 1 / math.log(3))
     assert loss.item() == pytest.approx(0.75 * math.log(3) - 0.25 * math.log(3))
     assert uniform.item() == pytest.approx(math.log(2) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert divergence(teacher, teacher, 0.04)[0].item() == 0.0
+    assert divergence(teacher, teacher, 0.04, 0.04)[0].item() == 0.0
 
 
 def test_compress_loss_matches_features_and_queue(make_given: InputsMaker) -> None:
@@ -73,6 +76,35 @@ def test_compress_loss_matches_features_and_queue(make_given: InputsMaker) -> No
         expected = plain(cosine[0].double(), cosine[1].double(), 0.04)
         assert task(batch, batch.rng(0))["loss"].item() == pytest.approx(expected.item(), rel=1e-3)
     assert isinstance(task.head, nn.Linear) and task.head.out_features == 64 and not task._pending
+
+
+def test_two_temperatures_match_a_worked_example() -> None:
+    """Similarities (1, 0): odds of 3 to 1 for the teacher, of 9 to 1 for a student of half its temperature."""
+    similarities = torch.tensor([[1.0, 0.0]]).double()
+    loss, _ = divergence(similarities, similarities, 0.5 / math.log(3), 1 / math.log(3))
+    assert loss.item() == pytest.approx(0.75 * math.log(0.75 / 0.9) + 0.25 * math.log(0.25 / 0.1))
+
+
+def test_seed_compares_with_the_teachers_own_feature_first(make_given: InputsMaker) -> None:
+    """Fang et al. 2021: their cross-entropy, less the teacher's entropy, which has no gradient."""
+    given = make_given({**ONE, "include_self": True, "temperature": 0.01, "student_temperature": 0.2})
+    task = CompressTask(given).train()
+    assert task.chance_loss == pytest.approx(math.log(41))
+    batch = batch_of(task, given)
+    with torch.no_grad():
+        task(batch, batch.rng(0))
+        task.after_step(0)  # their past features are in the queue, and excluded
+        views, queue = task.views(batch, batch.rng(0)), task.get_buffer("teacher_queue").double()
+        teacher = F.normalize(task.teacher_features(batch, views).double())
+        student = F.normalize(task.head(task.student_features(views)).double())
+        expected = 0.0
+        for i, (s, t) in enumerate(zip(student, teacher, strict=True)):
+            features = torch.stack([t, *queue[:i], *queue[i + 1 :]])
+            p, log_q = F.softmax(features @ t / 0.01, 0), F.log_softmax(features @ s / 0.2, 0)
+            expected += float(p @ (p.log() - log_q)) / 16
+            assert p.argmax() == 0
+        found = task(batch, batch.rng(0))["loss"].item()
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_compress_loss_is_zero_for_the_teacher_itself(make_given: InputsMaker) -> None:
@@ -105,8 +137,8 @@ def test_divergence_leaves_out_excluded_similarities() -> None:
     teacher = torch.rand(3, 6, dtype=torch.float64) * 2 - 1
     excluded = torch.zeros(3, 6, dtype=torch.bool)
     excluded[0, 2] = excluded[1, :5] = True
-    loss, uniform = divergence(student, teacher, 0.04, excluded)
-    rows = [divergence(student[i][~excluded[i]][None], teacher[i][~excluded[i]][None], 0.04) for i in range(3)]
+    loss, uniform = divergence(student, teacher, 0.04, 0.04, excluded)
+    rows = [divergence(student[i][~excluded[i]][None], teacher[i][~excluded[i]][None], 0.04, 0.04) for i in range(3)]
     assert loss.item() == pytest.approx(sum(row[0].item() for row in rows) / 3, rel=1e-12)
     assert uniform.item() == pytest.approx(sum(row[1].item() for row in rows) / 3, rel=1e-6)
     loss.backward()

@@ -37,6 +37,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "regression": {"name": "regression"},
     "regression-bn": {"name": "regression", "bn": True},
     "crd": {"name": "crd", "embed_dim": 8, "num_negatives": 20},
+    "feature-distillation": {"name": "feature-distillation", "head": "linear", "teacher_normalization": "whiten"},
 }
 each = pytest.mark.parametrize("name", METHODS)
 
@@ -45,7 +46,17 @@ def method_of(inputs: StudentInputs) -> StudentTask:
     return STUDENT_METHODS[type(inputs.spec.method)](inputs)
 
 
-TRAINED = {**METHODS, "attention-transfer": ATTENTION}  # which has no features, and a teacher of its own
+TRAINED = {
+    **METHODS,
+    "feature-distillation-maps": {
+        "name": "feature-distillation",
+        "map_weight": 0.5,
+        "map_loss": "cosine+smooth-l1",
+        "teacher_map_layer": "block3",
+        "teacher_normalization": "standardize",
+    },
+    "attention-transfer": ATTENTION,  # which has no features, and a teacher of its own
+}
 
 
 @each
@@ -189,7 +200,9 @@ def test_student_killed_and_resumed_gives_the_same_bytes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["compress-1q", "compress-2q", "crd", "regression", "attention-transfer"])
+@pytest.mark.parametrize(
+    "name", ["compress-1q", "compress-2q", "crd", "regression", "feature-distillation", "attention-transfer"]
+)
 def test_student_on_two_processes_equals_one(name: str, teacher_of: Path, objects_path: Path, tmp_path: Path) -> None:
     """Queues are filled by both, in the order of the whole batch."""
     found = []

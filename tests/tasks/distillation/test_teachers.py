@@ -10,9 +10,11 @@ import torch
 import torchvision
 
 from ssltransfer.artifacts.files import read_json
-from ssltransfer.config.entities import Features, Pretext
+from ssltransfer.config.backbones import Timm
+from ssltransfer.config.entities import EvaluationSpec, Features, Pretext
 from ssltransfer.config.protocols import Pool
-from ssltransfer.stages import features, pretext, student
+from ssltransfer.stages import evaluate, features, pretext, student
+from tests.helpers.protocol_inputs import make_model
 
 from .conftest import spec_of
 
@@ -22,6 +24,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "compress-2q": {"queue_size": 40},
     "regression": {"bn": True},
     "crd": {"embed_dim": 8, "num_negatives": 20},
+    "feature-distillation": {},
 }
 # Layer, and its pooling where it is a map.
 KINDS: dict[str, tuple[str, Pool | None]] = {
@@ -70,3 +73,33 @@ def test_methods_train_from_every_teacher(
         method = {"name": name, **options, "precompute_teacher": cached, "teacher_layer": layer, "teacher_pool": pool}
         student.run(spec_of(method, steps=2), data=objects_path, output=output, threads=1, **taught)
         assert read_json(output)["summary"]["step"] == 2
+
+
+VIT = Timm(model="test_vit", return_nodes=("blocks.3", "norm", "norm.cls"), img_size=64)
+OF_TOKENS: dict[str, dict[str, Any]] = {
+    "layer-regression": {"layers": ["conv4"], "teacher_layers": ["blocks.3"]},
+    "attention-transfer": {
+        "task": {"name": "rotation", "hidden_dim": 8},
+        "layers": ["conv4"],
+        "teacher_layers": ["blocks.3"],
+    },
+    "feature-distillation": {"teacher_layer": "norm.cls", "map_weight": 1},  # its last map: norm
+    "compress-1q": {"queue_size": 40, "teacher_layer": "norm.cls"},
+}
+
+
+def test_tokens_of_a_vit_teach_and_are_probed(objects_path: Path, objects_val_path: Path, tmp_path: Path) -> None:
+    """From a transformer's blocks to students and to a linear probe of a pooled map."""
+    vit = make_model(tmp_path / "vit", VIT)
+    for name, options in OF_TOKENS.items():
+        output = tmp_path / name / "manifest.json"
+        learned = spec_of({"name": name, **options}, steps=2)
+        student.run(learned, data=objects_path, teacher=vit, output=output, threads=1)
+        summary = read_json(output)["summary"]
+        assert summary["step"] == 2 and summary["chance_loss"] > 0
+    for layer, pool in (("blocks.3", {"max": 2}), ("norm.cls", None)):
+        probe = {"name": "linear-probe", "layer": layer, "pool": pool, "schedule": {"steps": 2, "batch_size": 8}}
+        spec = EvaluationSpec.model_validate({"protocol": probe, "train": "a", "test": "b", "seeds": [0]})
+        output = tmp_path / f"{layer}.json"
+        evaluate.run(spec, model=vit, train=objects_path, test=objects_val_path, output=output, threads=1)
+        assert 0 <= read_json(output)["values"]["accuracy"][0] <= 100

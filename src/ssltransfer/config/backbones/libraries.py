@@ -1,6 +1,7 @@
 """Networks of torchvision and timm, by their names there, and of your own, by their import paths."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,18 +11,24 @@ from pydantic import Field, field_validator, model_validator
 from ssltransfer.config.backbones.base import BackboneOptions
 from ssltransfer.config.base import content_digest
 
+TOKENS = re.compile(r"^(?P<path>.+)\.(?P<token>cls|mean|prefix\d+)$")
+
 
 class LibraryModel(BackboneOptions):
     """Options of networks of other libraries: any of their modules as layers, and `pool`, the classifier's input.
+
+    Tokens are maps without the prefix tokens (class, registers). A suffix of the module's path makes them vectors:
+    `.cls`, `.prefix1`, `.prefix2` ... is one of the prefix tokens, and `.mean` the mean over the map.
 
     A network starts from random weights, from published ones by the task `pretrained`, or from a file by `imported`.
     """
 
     model: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", description="Its name in the library.")
     return_nodes: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], ...] = Field(
-        (), description="Modules that are layers too, by their paths in the network (layer3, features.8)."
+        (),
+        description="Modules that are layers too, by their paths in the network (layer3, features.8, blocks.11); with "
+        "`.cls` its class token, with `.prefix1` a further prefix token, with `.mean` the mean of its map.",
     )
-    flat_layers = ("pool",)
     can_fuse_bn = False
     supports_layerwise_forward = False
 
@@ -29,6 +36,11 @@ class LibraryModel(BackboneOptions):
     def base_layers(self) -> tuple[str, ...]:  # type: ignore[override]
         """`return_nodes`, and `pool`."""
         return (*self.return_nodes, "pool")
+
+    @property
+    def flat_layers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Single tokens and means, and `pool`."""
+        return (*filter(TOKENS.match, self.return_nodes), "pool")
 
     @field_validator("return_nodes")
     @classmethod

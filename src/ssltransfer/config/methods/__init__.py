@@ -14,6 +14,7 @@ from ssltransfer.config.methods.crd import Crd as Crd
 from ssltransfer.config.methods.distillation import ContrastWithOthers as ContrastWithOthers
 from ssltransfer.config.methods.distillation import Distillation as Distillation
 from ssltransfer.config.methods.distillation import LayerDistillation as LayerDistillation
+from ssltransfer.config.methods.feature_distillation import FeatureDistillation as FeatureDistillation
 from ssltransfer.config.methods.layer_regression import LayerRegression as LayerRegression
 from ssltransfer.config.methods.regression import Regression as Regression
 from ssltransfer.config.methods.supervised import Supervised as Supervised

@@ -19,12 +19,20 @@ class Compress(ContrastWithOthers):
         description="Past features that each image is compared with; default: a tenth of the images, at most 128,000.",
     )
     temperature: float = Field(0.04, gt=0, description="Temperature of both softmaxes (0.07 for a SwAV teacher).")
+    student_temperature: float | None = Field(
+        None,
+        gt=0,
+        description="Temperature of the student alone; default: `temperature` (SEED: 0.2, and 0.01 of the teacher).",
+    )
 
 
 class Compress1q(Compress):
     """CompRess-1q: the student's similarities to the teacher's past features match the teacher's own."""
 
     name: Literal["compress-1q"] = "compress-1q"
+    include_self: bool = Field(
+        False, description="Compare with the teacher's feature of the image itself too, before the queue (SEED)."
+    )
 
 
 class Compress2q(Compress):

@@ -13,10 +13,10 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import AttentionTransfer
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.rng import SampleRNG
-from ssltransfer.models.backbone import Backbone, LayerError, move
+from ssltransfer.models.backbone import Backbone, move
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.weights import read_model
-from ssltransfer.tasks.distillation.distilled import spaced_ids
+from ssltransfer.tasks.distillation.distilled import require_maps, spaced_ids
 from ssltransfer.tasks.distillation.layer_regression import match_spatial_size
 from ssltransfer.tasks.pretext.base import build_task
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs, StudentTask
@@ -60,8 +60,8 @@ class AttentionTransferTask(TaskWrapper, StudentTask):
                 f"{inputs.teacher}: it was trained on images normalized as {model.normalization!r}, but "
                 f"{method.task.name} normalizes them as {self.normalization!r}; name a teacher with that normalization."
             )
-        _require_maps(self.backbone, self.layers, "students.method.layers")
-        _require_maps(model.backbone, self.teacher_layers, inputs.teacher)
+        require_maps(self.backbone, self.layers, "students.method.layers")
+        require_maps(model.backbone, self.teacher_layers, inputs.teacher)
         teacher = build_task(method.task, model.backbone.options, spec.seed).backbone
         weights = model.backbone.state_dict()
         teacher.load_state_dict({name: weights[name] for name in teacher.state_dict()})
@@ -157,13 +157,3 @@ def distances(student: Tensor, teacher: Tensor) -> Tensor:
     pair = match_spatial_size(*(x.square().sum(1, keepdim=True) for x in (student, teacher)))
     q_student, q_teacher = (F.normalize(x.flatten(1)) for x in pair)
     return torch.linalg.vector_norm(q_student - q_teacher, dim=1) / q_student.shape[1]
-
-
-def _require_maps(backbone: Backbone, layers: Sequence[str], where: object) -> None:
-    backbone.require(layers, where)
-    for layer in layers:
-        if layer not in backbone.options.spatial_layers:
-            raise LayerError(
-                f"{where}: {layer} is a vector, which has no spatial attention; name maps: "
-                f"{', '.join(backbone.options.spatial_layers)}."
-            )

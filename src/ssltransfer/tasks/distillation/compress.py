@@ -34,14 +34,19 @@ class CompressTask(DistillationTask):
     change a queue. `queue_ids` has the index of the image of each feature (-1: initial content), so that an image is
     not compared with past features of itself (`exclude_self`).
 
-    `chance_loss` is the logarithm of the queue size. The loss of uniform probabilities never exceeds it; the curve has
-    that loss as `uniform`.
+    With `student_temperature` and `include_self` CompRess-1q is SEED (Fang et al. 2021): the teacher's feature of the
+    same view precedes its queue.
+
+    `chance_loss` is the logarithm of the number of compared features. The loss of uniform probabilities never exceeds
+    it; the curve has that loss as `uniform`.
     """
 
     def __init__(self, inputs: StudentInputs):
         super().__init__(inputs)
         assert isinstance(self.method, Compress1q | Compress2q)
-        self.temperature, size = self.method.temperature, self.method.num_others(len(inputs.index))
+        size = self.method.num_others(len(inputs.index))
+        self.temperatures = self.method.student_temperature or self.method.temperature, self.method.temperature
+        self.include_self = isinstance(self.method, Compress1q) and self.method.include_self
         self.head: nn.Module = nn.Identity()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(inputs.spec.seed + 1)
@@ -57,7 +62,7 @@ class CompressTask(DistillationTask):
                 self.register_buffer("student_queue", _queue(size, width or self.student_dim))
         self.register_buffer("queue_ids", torch.full((size,), -1))
         self.register_buffer("queue_ptr", torch.zeros((), dtype=torch.int64))
-        self.chance_loss = math.log(size)
+        self.chance_loss = math.log(size + self.include_self)
         self._pending: list[tuple[Tensor, ...]] = []  # features of the micro-batches of this step
 
     def train(self, mode: bool = True) -> CompressTask:
@@ -83,7 +88,12 @@ class CompressTask(DistillationTask):
         # Without autocast: at a temperature of 0.04 a rounding error of bfloat16 is a tenth of a logit.
         with torch.autocast(views.device.type, enabled=False):
             similarities = student @ student_queue.T, teacher @ teacher_queue.T
-            loss, uniform = divergence(*similarities, self.temperature, self._own_copies(batch))
+            excluded = self._own_copies(batch)
+            if self.include_self:
+                own = [(features * teacher).sum(1, keepdim=True) for features in (student, teacher)]
+                similarities = torch.cat([own[0], similarities[0]], 1), torch.cat([own[1], similarities[1]], 1)
+                excluded = None if excluded is None else F.pad(excluded, (1, 0))
+            loss, uniform = divergence(*similarities, *self.temperatures, excluded)
         return {"loss": loss, "uniform": uniform}
 
     def _own_copies(self, batch: Batch) -> Tensor | None:
@@ -122,14 +132,18 @@ class CompressTask(DistillationTask):
 
 
 def divergence(
-    student: Tensor, teacher: Tensor, temperature: float, excluded: Tensor | None = None
+    student: Tensor,
+    teacher: Tensor,
+    student_temperature: float,
+    teacher_temperature: float,
+    excluded: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """KL(teacher || student) of softmax(similarities (B, K) / temperature), averaged over the batch.
 
     The second value is the loss of a uniform student. Only the student's similarities get a gradient. Similarities of
     `excluded`, bool (B, K), have the probability 0.
     """
-    logits = student / temperature, teacher.detach() / temperature
+    logits = student / student_temperature, teacher.detach() / teacher_temperature
     log_count: Tensor | float = math.log(teacher.shape[1])
     if excluded is not None:
         # A finite value, because the divergence of two infinite ones is not a number.

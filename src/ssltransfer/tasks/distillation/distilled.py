@@ -1,6 +1,7 @@
 """The base of the distillation methods: a student, and a teacher that is online or has stored features."""
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -17,7 +18,7 @@ from ssltransfer.config.protocols import Pool
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.data.transforms import Transform
-from ssltransfer.models.backbone import Backbone, move
+from ssltransfer.models.backbone import Backbone, LayerError, move
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled, pooled_shape
 from ssltransfer.models.weights import read_model
@@ -85,8 +86,7 @@ class DistillationTask(StudentTask):
     def student_features(self, views: Tensor, backbone: Backbone | None = None) -> Tensor:
         """Features of the student, or of a copy of it: uint8 (B, 3, S, S) -> float (B, student_dim)."""
         backbone = backbone or self.backbone
-        features: Tensor = backbone(normalize(views, self.normalization), [self.layer])[self.layer]
-        return features.mean((2, 3)) if features.ndim == 4 else features
+        return averaged(backbone(normalize(views, self.normalization), [self.layer])[self.layer])
 
     def feature_variance(self, index: Index) -> float:
         """Variance of the teacher's features over evenly spaced images, averaged over dimensions."""
@@ -95,11 +95,15 @@ class DistillationTask(StudentTask):
     @torch.no_grad()
     def sampled_teacher_features(self, index: Index) -> Tensor:
         """The teacher's features of evenly spaced images, float32 (at most CHANCE_IMAGES, teacher_dim)."""
+        size = self.spec.backbone.img_size
+        batches = self.sampled_batches(index)
+        return torch.cat([self.teacher_features(one, center_crop(one.images, size)) for one in batches])
+
+    def sampled_batches(self, index: Index, count: int = CHANCE_IMAGES, workers: int = 0) -> Iterator[Batch]:
+        """Batches of at most `count` evenly spaced training images, with the view of validation images."""
         view = super().val_transform
         transform = WithFeatures(view, self._stores[True]) if self._stores else view
-        size = self.spec.backbone.img_size
-        batches = load_batches(index, transform, sequential_keys(spaced_ids(index), 64), seed=0)
-        return torch.cat([self.teacher_features(one, center_crop(one.images, size)) for one in batches])
+        return load_batches(index, transform, sequential_keys(spaced_ids(index, count), 64), seed=0, workers=workers)
 
 
 class OnlineTeacher:
@@ -133,9 +137,23 @@ class OnlineTeacher:
         return self.model.layers_of(views, layers)
 
 
-def spaced_ids(index: Index) -> list[int]:
-    """Ids of at most CHANCE_IMAGES evenly spaced images."""
-    return list(range(0, len(index), -(-len(index) // CHANCE_IMAGES)))
+def averaged(features: Tensor) -> Tensor:
+    """The mean of a map (B, C, H, W) over its locations, (B, C); vectors (B, C) unchanged."""
+    return features.mean((2, 3)) if features.ndim == 4 else features
+
+
+def require_maps(backbone: Backbone, layers: Sequence[str], where: object) -> None:
+    """Raise `LayerError`, whose message begins with `where`, unless the backbone has these layers as maps."""
+    backbone.require(layers, where)
+    maps = backbone.options.spatial_layers
+    for layer in layers:
+        if layer not in maps:
+            raise LayerError(f"{where}: {layer} is a vector without locations; name maps: {', '.join(maps)}.")
+
+
+def spaced_ids(index: Index, count: int = CHANCE_IMAGES) -> list[int]:
+    """Ids of at most `count` evenly spaced images."""
+    return list(range(0, len(index), -(-len(index) // count)))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,205 @@
+"""Feature distillation: a teacher's pooled features and maps, regressed through a head."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ssltransfer.artifacts.index import Index
+from ssltransfer.config.methods import FeatureDistillation
+from ssltransfer.config.methods.feature_distillation import FeatureLoss
+from ssltransfer.data.device_ops import center_crop
+from ssltransfer.data.loader import Batch
+from ssltransfer.data.rng import SampleRNG
+from ssltransfer.models.normalize import normalize
+from ssltransfer.models.pooling import pooled
+from ssltransfer.tasks.distillation.distilled import CHANCE_IMAGES, DistillationTask, averaged, require_maps
+from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
+from ssltransfer.training.devices import Devices
+
+STATISTICS_IMAGES = 4096  # training images on which `teacher_normalization` is measured; chosen
+WHITENING_EPSILON = 0.01  # times the mean eigenvalue, added to each one; chosen
+STANDARD_EPSILON = 1e-6  # times the mean variance: the smallest variance that is divided by; chosen
+
+
+@STUDENT_METHODS.register(FeatureDistillation)
+class FeatureDistillationTask(DistillationTask):
+    """The weighted sum of a pooled term and a map term: distances of the student's features from the teacher's.
+
+    SimReg (Navaneet et al. 2021) and AM-RADIO (Ranzinger et al. 2024); protocols 3.5. Each term has a head of its own
+    from the student's features to the teacher's. On maps it acts on each location. Its output is then resized to the
+    teacher's map, bilinearly.
+
+    `teacher_normalization` and the chance-level loss are measured before the first step. The latter is the loss of the
+    teacher's mean feature. The curve has the terms without their weights as `pooled_loss` and `map_loss`.
+
+    Attributes:
+        weights: of each term, `pooled` or `map`; the others are not computed.
+        layers, teacher_layers: of each term.
+
+    Raises:
+        LayerError: the teacher or the student has no such layer, or it is not a map.
+    """
+
+    def __init__(self, inputs: StudentInputs):
+        super().__init__(inputs)
+        assert isinstance(self.method, FeatureDistillation)
+        self.options = self.method
+        self.weights = {"pooled": self.options.pooled_weight, "map": self.options.map_weight}
+        self.weights = {term: weight for term, weight in self.weights.items() if weight}
+        self.layers = {"pooled": self.layer}
+        self.teacher_layers = {"pooled": self._online.layer} if self._online else {}
+        dims = {"pooled": (self.student_dim, self.teacher_dim)}
+        if "map" in self.weights:
+            assert self._online is not None
+            teacher = self._online.model.backbone
+            self.layers["map"] = self.options.map_layer or self.backbone.options.spatial_layers[-1]
+            self.teacher_layers["map"] = self.options.teacher_map_layer or teacher.options.spatial_layers[-1]
+            require_maps(self.backbone, [self.layers["map"]], "students.method.map_layer")
+            require_maps(teacher, [self.teacher_layers["map"]], inputs.teacher)
+            dims["map"] = (
+                self.backbone.shapes()[self.layers["map"]][0],
+                teacher.shapes()[self.teacher_layers["map"]][0],
+            )
+        self.heads = nn.ModuleDict()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(inputs.spec.seed + 1)
+            for term in self.weights:
+                self.heads[term] = head_of(self.options, *dims[term])
+                self.register_buffer(f"{term}_chance", torch.zeros(()))
+                if self.options.teacher_normalization != "none":
+                    whiten = self.options.teacher_normalization == "whiten"
+                    self.register_buffer(f"{term}_mean", torch.zeros(dims[term][1]))
+                    self.register_buffer(f"{term}_scale", (torch.eye if whiten else torch.ones)(dims[term][1]))
+
+    @property
+    def chance_loss(self) -> float:  # type: ignore[override]
+        """The loss of the teacher's mean feature, which `on_train_start` measures."""
+        return sum(weight * float(self.get_buffer(f"{term}_chance")) for term, weight in self.weights.items())
+
+    def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
+        """Distances, averaged over the batch and the locations of maps, and their weighted sum."""
+        views = self.views(batch, rng)
+        targets = self.targets(batch, views)
+        features = self.backbone(normalize(views, self.normalization), [self.layers[term] for term in self.weights])
+        losses = {}
+        for term, target in targets.items():
+            value = features[self.layers[term]]
+            value = _channels_last(value) if term == "map" else averaged(value)
+            student = self.heads[term](value.flatten(0, -2)).unflatten(0, value.shape[:-1]).float()
+            with torch.autocast(views.device.type, enabled=False):
+                losses[term] = self.distance(term, resized(student, target), self.normalized(term, target))
+        loss = torch.stack([weight * losses[term] for term, weight in self.weights.items()]).sum()
+        return {"loss": loss, **{f"{term}_loss": value for term, value in losses.items()}}
+
+    def targets(self, batch: Batch, views: Tensor) -> dict[str, Tensor]:
+        """The teacher's features, float32: `pooled` (B, d) and `map` (B, H, W, d)."""
+        if "map" not in self.weights:
+            return {"pooled": self.teacher_features(batch, views)}
+        assert self._online is not None
+        maps = self._online.maps(views, [self.teacher_layers[term] for term in self.weights])
+        targets = {term: maps[self.teacher_layers[term]].float() for term in self.weights}
+        if "pooled" in targets:
+            targets["pooled"] = pooled(targets["pooled"], self.options.teacher_pool).flatten(1)
+        return targets | {"map": _channels_last(targets["map"])}
+
+    def normalized(self, term: str, target: Tensor) -> Tensor:
+        """Features (..., d) of the teacher after `teacher_normalization`."""
+        if self.options.teacher_normalization == "none":
+            return target
+        centered, scale = target - self.get_buffer(f"{term}_mean"), self.get_buffer(f"{term}_scale")
+        return centered @ scale if scale.ndim == 2 else centered * scale
+
+    def distance(self, term: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The loss of a term for features (..., d), a scalar."""
+        kind = self.options.loss if term == "pooled" else self.options.map_loss or self.options.loss
+        return feature_loss(kind, student.flatten(0, -2), teacher.flatten(0, -2))
+
+    @torch.no_grad()
+    def on_train_start(self, index: Index, devices: Devices) -> None:
+        """Measure the statistics of the teacher's features, then the loss of their mean."""
+        normalizes = self.options.teacher_normalization != "none"
+        means = {}
+        for term, (mean, covariance) in self._moments(index, devices, covariances=normalizes).items():
+            if covariance is not None:
+                scale = scale_of(covariance, whiten=self.options.teacher_normalization == "whiten")
+                self.get_buffer(f"{term}_mean").copy_(mean)
+                self.get_buffer(f"{term}_scale").copy_(scale)
+            means[term] = self.normalized(term, mean.float().to(devices.device))
+        sums, count = dict.fromkeys(self.weights, 0.0), 0
+        for targets in self._sampled_targets(index, CHANCE_IMAGES, devices):
+            for term, target in targets.items():
+                teacher = self.normalized(term, target)
+                sums[term] += float(self.distance(term, means[term].expand_as(teacher), teacher)) * len(teacher)
+            count += len(next(iter(targets.values())))
+        for term, total in sums.items():
+            self.get_buffer(f"{term}_chance").fill_(total / count)
+
+    def _sampled_targets(self, index: Index, count: int, devices: Devices) -> Iterator[dict[str, Tensor]]:
+        for batch in self.sampled_batches(index, count, devices.workers):
+            batch = batch.to(devices.device)
+            yield self.targets(batch, center_crop(batch.images, self.spec.backbone.img_size))
+
+    def _moments(self, index: Index, devices: Devices, *, covariances: bool) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Mean (d,) and covariance (d, d), if wanted, of the teacher's features of each term, float64, on a CPU."""
+        sums: dict[str, tuple[int, Tensor, Tensor]] = {}
+        for targets in self._sampled_targets(index, STATISTICS_IMAGES if covariances else CHANCE_IMAGES, devices):
+            for term, target in targets.items():
+                rows = target.flatten(0, -2)
+                n, total, products = sums.get(term, (0, torch.zeros(()), torch.zeros(())))
+                total = total + rows.sum(0, dtype=torch.float64).cpu()
+                if covariances:
+                    products = products + (rows.T @ rows).double().cpu()
+                sums[term] = n + len(rows), total, products
+        return {
+            term: (total / n, products / n - torch.outer(total / n, total / n) if covariances else None)
+            for term, (n, total, products) in sums.items()
+        }
+
+
+def head_of(options: FeatureDistillation, student_dim: int, teacher_dim: int) -> nn.Module:
+    """A linear layer, or SimReg's head: two perceptrons of one hidden layer, the first one back to `student_dim`."""
+    if options.head == "linear":
+        return nn.Linear(student_dim, teacher_dim)
+    hidden = options.hidden_dim or 2 * student_dim
+    layers: list[nn.Module] = []
+    for out in (student_dim, teacher_dim):
+        layers += [nn.Linear(student_dim, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, out)]
+    return nn.Sequential(*layers)
+
+
+def feature_loss(kind: FeatureLoss, student: Tensor, teacher: Tensor) -> Tensor:
+    """The distance of features (N, d), averaged over N: 1 - cosine, or an error that is averaged over dimensions."""
+    if kind == "l2":
+        return F.mse_loss(student, teacher)
+    if kind == "smooth-l1":
+        return F.smooth_l1_loss(student, teacher)
+    cosine = 1 - F.cosine_similarity(student, teacher, dim=1).mean()
+    return cosine if kind == "cosine" else 0.9 * cosine + 0.1 * F.smooth_l1_loss(student, teacher)
+
+
+def scale_of(covariance: Tensor, *, whiten: bool) -> Tensor:
+    """What centered features are multiplied by: standard deviations' inverses (d,), or a symmetric matrix (d, d)."""
+    if not whiten:
+        variance = covariance.diagonal()
+        return variance.clamp(min=STANDARD_EPSILON * float(variance.mean()) or 1.0).rsqrt()
+    values, vectors = torch.linalg.eigh(covariance)
+    values = values.clamp(min=0) + (WHITENING_EPSILON * float(values.mean()) or 1.0)
+    return vectors * values.rsqrt() @ vectors.T
+
+
+def resized(student: Tensor, teacher: Tensor) -> Tensor:
+    """Features of the student (B, h, w, d), resized bilinearly to the teacher's (B, H, W, d); vectors unchanged."""
+    if student.shape[1:-1] == teacher.shape[1:-1]:
+        return student
+    # antialias: a larger map is averaged, not sampled.
+    resized = F.interpolate(
+        student.permute(0, 3, 1, 2), tuple(teacher.shape[1:-1]), mode="bilinear", antialias=True, align_corners=False
+    )
+    return _channels_last(resized)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H, W, C)."""
+    return x.permute(0, 2, 3, 1)
