@@ -93,7 +93,7 @@ class Members:
 
 
 def archive_of(path: Path) -> Path | None:
-    """The archive file that a path is, or leads into, such as /data/birds.tar of /data/birds.tar/train; None outside."""
+    """The archive file that a path is or leads into: /data/birds.tar of /data/birds.tar/train; None outside of one."""
     if path.is_dir():
         return None
     return next((one for one in (path, *path.parents) if one.is_file()), None)

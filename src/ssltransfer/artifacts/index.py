@@ -170,7 +170,12 @@ def write_index(path: Path, index: Index) -> None:
         ArtifactError: the disk is full or not writable.
     """
     lines = (f"{_one_line(name)}\t{_one_line(reason)}\n" for name, reason in sorted(index.skipped.items()))
-    about = {"root": str(index.root), "classes": index.classes, "fingerprint": index.fingerprint, "spec": index.spec}
+    about: dict[str, Any] = {
+        "root": str(index.root),
+        "classes": index.classes,
+        "fingerprint": index.fingerprint,
+        "spec": index.spec,
+    }
     if index.cache is not None:
         about["cache"] = {
             # Relative to the index, so that results can be moved.

@@ -32,6 +32,11 @@ def thumbnail_source(index: Index, sample: int) -> Path | Member | Tensor:
         return source
 
 
+def source_of(index: Index, path: str) -> Path | Member | Tensor:
+    """`thumbnail_source` of the image with this path below the root."""
+    return index.root / path if index.members is None else thumbnail_source(index, index.paths.index(path))
+
+
 def thumbnail(source: Path | Member | Tensor, side: int = SIDE) -> np.ndarray:
     """uint8 (side, side, 3); gray if the image is missing or corrupt."""
     try:
