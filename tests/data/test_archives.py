@@ -156,7 +156,7 @@ def test_compressed_encrypted_and_damaged_archives_are_refused(folder: Path) -> 
         hole = tar.getmembers()[4].offset
     cases = {
         "set.tar.gz": (gzip.compress(content), r"compressed as a whole.*`gzip -d`"),
-        "cut.tar": (content[: len(content) // 2], "unexpected end of data|damaged|ends early"),
+        "cut.tar": (content[: hole + 700], "cannot be read as a tar or zip archive"),
         "text.tar": (b"hello " * 200, "cannot be read as a tar or zip archive"),
         "hole.tar": (content[:hole] + b"x" * 512 + content[hole + 512 :], "cannot be read as a tar or zip archive"),
     }

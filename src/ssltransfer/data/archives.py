@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.artifacts.archives import MEMBER_ROW, Member, Members
+from ssltransfer.artifacts.archives import MEMBER_ROW, Member, Members, archive_of
 from ssltransfer.errors import UserError
 
 MACOS_METADATA = "__MACOSX"
@@ -51,6 +51,20 @@ class Listing:
     def read(self, path: str, limit: int = 1 << 24) -> bytes:
         """The content of a small file, such as a label."""
         return self.member(path).read(limit)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path is a tar or zip archive, or a folder in one, by the archive's suffix."""
+    archive = archive_of(path)
+    return archive is not None and archive.suffix.lower() in (".tar", ".zip")
+
+
+def located(path: Path) -> Path | Member:
+    """The file of a path, which may lead into an archive."""
+    archive = archive_of(path)
+    if archive is None or archive == path:
+        return path
+    return list_archive(archive).member(path.relative_to(archive).as_posix())
 
 
 def members_of(places: list[tuple[Listing, str]]) -> Members:
