@@ -67,7 +67,7 @@ def test_webdataset_index_reads_pixels_in_place(root: Path, tmp_path: Path) -> N
     index = read_index(tmp_path / "i.parquet")
     assert len(index) == 4
     for sample, path in enumerate(index.paths):
-        assert (read(index.source(sample)) == int(path[-7:-4])).all()  # type: ignore[arg-type]
+        assert (read(index.source(sample)) == int(path[-7:-4])).all()
 
 
 def test_webdataset_root_may_be_one_tar_file(root: Path) -> None:
