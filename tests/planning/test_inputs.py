@@ -61,7 +61,7 @@ def test_input_problems_name_missing_files(tmp_path: Path):
         "t.csv: no such file",
         "w.pth: no such",
     )
-    assert [part in line for part, line in zip(files, found, strict=True)] == [True] * 4
+    assert [part in line for part, line in zip(files, found, strict=True)] == [True] * len(files)
     assert found[0].startswith("datasets.images.exclude:")
     assert found[3].startswith("pretexts.teacher.task.file:")
 
