@@ -63,7 +63,7 @@ def test_input_problems_name_missing_files(tmp_path: Path):
     )
     assert [part in line for part, line in zip(files, found, strict=True)] == [True] * len(files)
     assert found[0].startswith("datasets.images.exclude:")
-    assert found[3].startswith("pretexts.teacher.task.file:")
+    assert found[4].startswith("pretexts.teacher.task.file:")
 
 
 def test_input_problems_name_tensors_that_do_not_fit(tmp_path: Path):
