@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,19 @@ def test_embeddings_are_those_of_the_features_stage(results: Path, objects_path:
         read = Embeddings.load(tmp_path / f"e.{suffix}")
         assert read.paths == by_folder.paths and np.array_equal(read.vectors, by_folder.vectors)
         assert (read.root, read.about) == (by_folder.root, by_folder.about)
+
+
+def test_archives_are_embedded_like_their_folder(results: Path, objects_path: Path, tmp_path: Path) -> None:
+    root, model = read_index(objects_path).root, ssltransfer.load_model(results / "pretext" / "jigsawpp")
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(root, "set")
+    plain, packed = (model.embed(images, layer="block2", threads=1) for images in (root, tmp_path / "set.tar" / "set"))
+    assert packed.paths == plain.paths and np.array_equal(packed.vectors, plain.vectors)
+    packed.save(tmp_path / "e.npz")
+    image, strip = str(root / plain.paths[3]), tmp_path / "s.html"
+    assert main(["search", str(tmp_path / "e.npz"), image, "-k", "2", "--html", str(strip)]) == 0
+    query, nearest = re.findall(r'src="([^"]+)"', strip.read_text())[:2]
+    assert query == nearest, "the thumbnail of the image itself, read from the archive"
 
 
 def test_assignments_are_those_of_the_label_stage(results: Path, objects_path: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from ssltransfer.artifacts import features as _features
 from ssltransfer.artifacts import index as _indexes
 from ssltransfer.artifacts import labels as _labels
 from ssltransfer.artifacts import metrics as _metrics
+from ssltransfer.artifacts.archives import Member
 from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, read_json, write_text
 from ssltransfer.artifacts.index import Index, write_index
@@ -39,6 +40,7 @@ from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.entities import Features
 from ssltransfer.config.formats import Folder
 from ssltransfer.config.protocols import Pool
+from ssltransfer.data.archives import is_archive, located
 from ssltransfer.kmeans import ArraySource, Clustering, kmeans
 from ssltransfer.report.thumbnails import strip
 from ssltransfer.stages import label
@@ -146,7 +148,7 @@ class Model:
         """Features of images, on the GPU if there is one. The same bits as those of the features stage in float32.
 
         Args:
-            images: a folder, whose unreadable images are skipped, or files.
+            images: a folder or a tar or zip archive, whose unreadable images are skipped, or files.
             layer: default: the last one.
             pool: of a map, such as {"max": 4}; default: its mean, {"avg": 1}.
             threads: of the CPU; default: all.
@@ -327,10 +329,13 @@ def read_metrics(file: File) -> Metrics:
 
 def write_strip(file: Path, image: Path, found: Sequence[tuple[str, float]], root: Path) -> None:
     """Write an HTML page of an image and the images that were found, with their similarities."""
-    figures = [(image, "query"), *((root / path, f"{similarity:.3f}") for path, similarity in found)]
+    figures: list[tuple[Path | Member, str]] = [
+        (image, "query"),
+        *((located(root / path), f"{similarity:.3f}") for path, similarity in found),
+    ]
     shown = "".join(
         f'<figure><img src="{strip([path], 128)}" alt=""><figcaption>{html.escape(text)}<br>'
-        f"{html.escape(path.name)}</figcaption></figure>\n"
+        f"{html.escape(Path(str(path)).name)}</figcaption></figure>\n"
         for path, text in figures
     )
     write_text(
@@ -343,10 +348,10 @@ def write_strip(file: Path, image: Path, found: Sequence[tuple[str, float]], roo
 
 
 def _index(images: Images, threads: int | None) -> Index:
-    """The index of a folder, or of files in their order."""
+    """The index of a folder or archive, or of files in their order."""
     if isinstance(images, str | os.PathLike):
         root = Path(images)
-        if root.is_dir():
+        if root.is_dir() or is_archive(root):
             return make_index(Folder(root=str(root), max_corrupt_fraction=1), threads)
         images = [images]
     paths = [os.fspath(path) for path in images]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from ssltransfer.config.formats import CacheOptions, Folder
+from ssltransfer.config.formats import AnyDataset, CacheOptions, Dataset, Folder, Table, WebDataset
 
 
 def test_cache_is_not_in_canonical_spec():
@@ -31,3 +34,15 @@ def test_cache_bytes_grow_with_quality():
     assert (
         all(low < high for low, high in pairwise(each)) and each[-1] < CacheOptions(format="raw").bytes_per_pixel == 3
     )
+
+
+def test_docs_datasets_are_valid():
+    text = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^    datasets:\n(?:      .*\n)+", text, re.MULTILINE)
+    found: list[Dataset] = [
+        TypeAdapter(AnyDataset).validate_python(options)
+        for block in blocks
+        for options in yaml.safe_load(block)["datasets"].values()
+    ]
+    assert {Table, WebDataset, Folder} <= set(map(type, found))
+    assert {one.label_type for one in found if isinstance(one, Table)} == {"single", "multi"}

@@ -77,6 +77,8 @@ def reason(path: Path) -> str:
         ("TIFF", {"compression": "tiff_lzw"}),
         ("BMP", {}),
         ("PPM", {}),
+        ("AVIF", {}),
+        ("AVIF", {"subsampling": "4:4:4", "quality": 100}),
     ],
 )
 def test_read_matches_pillow_regardless_of_name(tmp_path, kind, options):
@@ -285,7 +287,7 @@ def test_read_accepts_smallest_image(tmp_path):
     assert pixels(put(tmp_path, encoded(scene(600, 8)))).shape == (8, 600, 3)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF"])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
 def test_read_refuses_truncated_images(tmp_path, kind, share):
     data = encoded(scene(), kind)

@@ -42,24 +42,28 @@ def test_input_problems_are_none_if_all_inputs_are_ready(tmp_path: Path):
     images = {"format": "folder", "root": str(tmp_path / "images"), "include": str(tmp_path / "list.txt")}
     drawn = {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 8}
     fetched = {"format": "cifar10", "split": "train", "root": str(tmp_path / "cifar")}
-    datasets = {"images": images, "drawn": drawn, "fetched": fetched}
+    (tmp_path / "set.tar").touch()
+    packed = {"format": "folder", "root": str(tmp_path / "set.tar" / "train")}
+    datasets = {"images": images, "drawn": drawn, "fetched": fetched, "packed": packed}
     assert problems(tmp_path, datasets=datasets, pretexts=teacher(weights(tmp_path / "w.pth"))) == []
 
 
 def test_input_problems_name_missing_files(tmp_path: Path):
     images = {"format": "folder", "root": str(tmp_path / "images"), "exclude": str(tmp_path / "list.txt")}
     fetched = {"format": "cifar10", "split": "train", "root": str(tmp_path / "cifar"), "download": False}
-    datasets = {"images": images, "fetched": fetched}
+    table = {"format": "table", "table": str(tmp_path / "t.csv")}
+    datasets = {"images": images, "fetched": fetched, "table": table}
     found = problems(tmp_path, datasets=datasets, pretexts=teacher(tmp_path / "w.pth"))
     files = (
         "list.txt: no such file",
         "images: no such folder",
         "cifar: no such folder",
+        "t.csv: no such file",
         "w.pth: no such",
     )
-    assert [part in line for part, line in zip(files, found, strict=True)] == [True] * 4
+    assert [part in line for part, line in zip(files, found, strict=True)] == [True] * len(files)
     assert found[0].startswith("datasets.images.exclude:")
-    assert found[3].startswith("pretexts.teacher.task.file:")
+    assert found[4].startswith("pretexts.teacher.task.file:")
 
 
 def test_input_problems_name_tensors_that_do_not_fit(tmp_path: Path):

@@ -12,6 +12,7 @@ from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.config.backbones import AlexNetBN, ResNet18, Vgg16
 from ssltransfer.config.entities import EvaluationSpec
+from ssltransfer.config.formats import Table
 from ssltransfer.config.protocols import VocClassification
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
@@ -21,6 +22,7 @@ from ssltransfer.models.fuse_bn import fuse_conv_bn
 from ssltransfer.models.weights import PretrainedModel, read_model
 from ssltransfer.protocols.voc_classification import MultiLabelFinetuneTask, ScaledCrop
 from ssltransfer.stages.evaluate import run
+from ssltransfer.stages.index import run as make_index
 from tests.helpers.protocol_inputs import make_model
 
 PRESENCE = np.array([[1, -1, 0], [-1, 1, -1], [0, 0, 1], [-1, -1, -1]], np.int8)
@@ -169,7 +171,29 @@ def test_evaluate_is_reproducible(chain, voc: tuple[Path, Path], tmp_path: Path)
     assert found.primary_metric == "map"
 
 
+def test_evaluate_table_with_columns_equals_voc(chain, voc: tuple[Path, Path], tmp_path: Path) -> None:
+    protocol = VocClassification(schedule=Schedule(steps=2, batch_size=8, lr=0.001), crops=1)
+    tables = []
+    for name, path in zip("ab", voc, strict=True):
+        index = read_index(path)
+        assert index.multi_label is not None
+        cells = [[("0", "", "1")[value + 1] for value in row] for row in index.multi_label.tolist()]
+        lines = [["path", *index.classes], *([path, *row] for path, row in zip(index.paths, cells, strict=True))]
+        (tmp_path / f"{name}.csv").write_text("".join(",".join(line) + "\n" for line in lines))
+        options = {"table": str(tmp_path / f"{name}.csv"), "root": str(index.root), "labels": index.classes}
+        make_index(Table.model_validate(options), output=tmp_path / f"{name}.parquet", threads=1)
+        tables.append(tmp_path / f"{name}.parquet")
+        assert read_index(tables[-1]).fingerprint == index.fingerprint
+    spec = EvaluationSpec(protocol=protocol, train="a", test="b")
+    found = []
+    for name, (train, test) in {"voc": voc, "table": tables}.items():
+        output = tmp_path / name / "m.json"
+        run(spec, model=chain.model, train=train, test=test, output=output, threads=1)
+        found.append(read_metrics(output))
+    assert found[0].values == found[1].values and found[0].details == found[1].details
+
+
 def test_evaluate_rejects_single_label_sets(chain, tmp_path: Path) -> None:
     spec = EvaluationSpec(protocol=VocClassification(), train="a", test="b")
-    with pytest.raises(ArtifactError, match="a: does not have VOC's labels"):
+    with pytest.raises(ArtifactError, match="a: does not have several labels"):
         run(spec, model=chain.model, train=chain.train, test=chain.test, output=tmp_path / "m.json", threads=1)

@@ -5,16 +5,14 @@ contains their lengths and the digest of the shard. Readers read single images b
 each, which detects truncated, foreign or corrupt data.
 """
 
-import os
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
 
+from ssltransfer.artifacts.archives import read_range
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_json
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.digests import hasher
@@ -74,13 +72,12 @@ class ImageCache:
             ArtifactError: they are damaged or missing.
         """
         row = self.rows[sample]
-        path, data = shard_file(self.folder, int(row["shard"])), bytearray(int(row["bytes"]))
+        path, size = shard_file(self.folder, int(row["shard"])), int(row["bytes"])
         try:
-            # No memory map: a file system error or a truncated file would kill the process with SIGBUS.
-            read = os.preadv(_opened(path).fileno(), [data], int(row["offset"]))
+            data = read_range(path, int(row["offset"]), size)
         except OSError as error:
             raise _unusable(path, f"cannot be read ({error.strerror})") from error
-        if read != len(data) or zlib.crc32(data) != row["checksum"]:
+        if len(data) != size or zlib.crc32(data) != row["checksum"]:
             raise _unusable(path, "truncated, damaged or of other images")
         return data
 
@@ -90,12 +87,6 @@ def _unusable(path: Path, why: str) -> ArtifactError:
         f"{path}: {why}; run the stage that packs this dataset again (snakemake -R cache, for videos -R motion): it "
         "packs the missing shards."
     )
-
-
-@lru_cache(maxsize=256)
-def _opened(path: Path) -> FileIO:
-    # Not in `Packed`, which is pickled for worker processes. Below the usual limit of 1024 open files per process.
-    return FileIO(path)
 
 
 def shard_file(folder: Path, number: int) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ssltransfer.artifacts.archives import MEMBER_ROW, Member, Members
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, text_digest
 from ssltransfer.artifacts.image_cache import ROW, ImageCache
 from ssltransfer.artifacts.strings import Strings
@@ -57,6 +58,7 @@ class Index:
         spec: the dataset's spec as it was declared.
         cache: the decoded images, if they were cached; `data.image_cache.read_sample` reads either.
         targets: boxes, masks or depth; `data.targets.read_target` reads them.
+        members: the images' positions in archives, if they are not files of their own.
     """
 
     root: Path
@@ -71,13 +73,19 @@ class Index:
     spec: dict[str, Any] = field(default_factory=dict)
     cache: ImageCache | None = None
     targets: Targets | None = None
+    members: Members | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def path(self, sample: int) -> Path:
-        """The file of a sample's image."""
+        """The path of a sample's image; in an archive it only serves as a name."""
         return self.root / self.paths[sample]
+
+    def source(self, sample: int) -> Path | Member:
+        """What `data.image_io.read` reads a sample's image from: its file, or its place in an archive."""
+        path = self.path(sample)
+        return path if self.members is None else self.members.member(sample, path)
 
     @cached_property
     def has_labels(self) -> bool:
@@ -117,6 +125,7 @@ class Index:
             multi_label=None if self.multi_label is None else self.multi_label[ids],
             cache=_some(self.cache, ids),
             targets=targets,
+            members=None if self.members is None else self.members.subset(ids),
         )
 
     def num_shared_with(self, other: Index) -> int:
@@ -161,7 +170,12 @@ def write_index(path: Path, index: Index) -> None:
         ArtifactError: the disk is full or not writable.
     """
     lines = (f"{_one_line(name)}\t{_one_line(reason)}\n" for name, reason in sorted(index.skipped.items()))
-    about = {"root": str(index.root), "classes": index.classes, "fingerprint": index.fingerprint, "spec": index.spec}
+    about: dict[str, Any] = {
+        "root": str(index.root),
+        "classes": index.classes,
+        "fingerprint": index.fingerprint,
+        "spec": index.spec,
+    }
     if index.cache is not None:
         about["cache"] = {
             # Relative to the index, so that results can be moved.
@@ -171,6 +185,8 @@ def write_index(path: Path, index: Index) -> None:
         }
     if index.targets is not None:
         about["targets"] = index.targets.kind
+    if index.members is not None:
+        about["archives"] = [(str(archive), size) for archive, size in index.members.archives]
     metadata = {"ssltransfer": json.dumps(about, sort_keys=True, ensure_ascii=False)}
     table = pa.table(_columns(index)).replace_schema_metadata(metadata)
     # Write both before renaming either.
@@ -202,6 +218,8 @@ def _columns(index: Index) -> dict[str, pa.Array]:
             columns |= _placed(index.targets.cache, "target_")
     if index.cache is not None:
         columns |= _placed(index.cache, "")
+    if index.members is not None:
+        columns |= {name: pa.array(index.members.rows[name]) for name in MEMBER_ROW.names or ()}
     return columns
 
 
@@ -256,6 +274,7 @@ def read_index(path: Path) -> Index:
         spec=about["spec"],
         cache=_read_cache(path, table, about["cache"]) if "cache" in about else None,
         targets=_read_targets(path, table, about) if "targets" in about else None,
+        members=_read_members(table, about["archives"]) if "archives" in about else None,
     )
 
 
@@ -267,8 +286,17 @@ def _read_targets(path: Path, table: pa.Table, about: dict[str, Any]) -> Targets
 
 
 def _read_cache(path: Path, table: pa.Table, about: dict[str, Any], prefix: str = "") -> ImageCache:
-    rows = np.empty(len(table), ROW)
-    for name in ROW.names or ():
-        rows[name] = table[prefix + name].to_numpy()
+    rows = _rows(table, ROW, prefix)
     shards = [(size, digest) for size, digest in about["shards"]]
     return ImageCache(path.parent / about["folder"], CacheOptions.parse(about["options"]), shards, rows)
+
+
+def _read_members(table: pa.Table, archives: list[tuple[str, int]]) -> Members:
+    return Members([(Path(archive), size) for archive, size in archives], _rows(table, MEMBER_ROW))
+
+
+def _rows(table: pa.Table, kind: np.dtype[Any], prefix: str = "") -> np.ndarray:
+    rows = np.empty(len(table), kind)
+    for name in kind.names or ():
+        rows[name] = table[prefix + name].to_numpy()
+    return rows

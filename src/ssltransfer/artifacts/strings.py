@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 PIECE = 1 << 16
 
@@ -35,6 +36,17 @@ class Strings(Sequence[str]):
             self._values[place].to_pylist() if isinstance(place, slice) else self._values[int(place)].as_py()
         )
         return found
+
+    def index(self, value: str, start: int = 0, stop: int | None = None) -> int:
+        """Position of the first such string.
+
+        Raises:
+            ValueError: there is none.
+        """
+        found: int = pc.index(self._values[start:stop], value).as_py()
+        if found < 0:
+            raise ValueError(f"{value!r} is not in the column")
+        return start + found
 
     def __iter__(self) -> Iterator[str]:
         for start in range(0, len(self), PIECE):

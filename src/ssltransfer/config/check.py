@@ -193,7 +193,7 @@ def _check_evaluation(config: Config, evaluation: Evaluation, models: Iterable[s
         _known(config.datasets, data, f"{where}.{key}", "dataset")
         _check_targets(config, data, protocol.name, protocol.targets, f"{where}.{key}")
         if protocol.label_type and config.datasets[data].label_type != protocol.label_type:
-            wants = "one class label" if protocol.label_type == "single" else "VOC's labels"
+            wants = "one class label" if protocol.label_type == "single" else "several labels"
             raise ConfigError(
                 f"{where}.{key}: {protocol.name} needs {wants} per image, which dataset {data!r} does not have; name "
                 "another dataset."

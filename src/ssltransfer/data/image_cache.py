@@ -24,12 +24,12 @@ def read_sample(index: Index, sample: int, *, min_short_side: int | None = None)
     """
     if index.cache is not None:
         return _unpack(index, sample)
-    path = index.path(sample)
+    source = index.source(sample)
     try:
-        return read(path, min_short_side=min_short_side)
+        return read(source, min_short_side=min_short_side)
     except (CorruptImageError, OSError) as error:
         raise ArtifactError(
-            f"{path}: was readable when the index was made and no longer is ({error}); "
+            f"{source}: was readable when the index was made and no longer is ({error}); "
             "restore it or run the index stage again."
         ) from error
 

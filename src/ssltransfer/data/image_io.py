@@ -5,12 +5,14 @@ never by name, and reject the same files with `CorruptImageError`; only a flippe
 found by `check` alone. docs/images.md lists how every kind of file is handled.
 
 JPEG is decoded by simplejpeg, because libjpeg only warns about damaged data and Pillow drops the warnings: the image
-would silently decode to garbage. Pillow decodes everything else. No global state of either is changed.
+would silently decode to garbage. Pillow decodes everything else. No global state of either is changed, except that
+AVIF is decoded by one thread.
 """
 
 import io
 import os
 import stat
+import zlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ import numpy as np
 import simplejpeg
 import torch
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
@@ -31,6 +34,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from ssltransfer.artifacts.archives import Member
 from ssltransfer.digests import bytes_digest
 from ssltransfer.errors import UserError
 
@@ -47,7 +51,7 @@ _FORMAT_OF_SUFFIX = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm"), "PPM"),
     **dict.fromkeys((".tif", ".tiff"), "TIFF"),
-    **{".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".bmp": "BMP"},
+    **{".png": "PNG", ".gif": "GIF", ".webp": "WEBP", ".bmp": "BMP", ".avif": "AVIF"},
 }
 
 EXTENSIONS = frozenset(_FORMAT_OF_SUFFIX)
@@ -66,6 +70,8 @@ _OPENERS: tuple[tuple[bytes, _Opener], ...] = (
     (b"BM", BmpImagePlugin.BmpImageFile),
     *((b"P%d" % n, PpmImagePlugin.PpmImageFile) for n in range(1, 7)),
 )
+# Loader processes decode on a core each; otherwise each would start a thread per core.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 _EIGHT_BIT = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"})
 _ORIENTATION = 0x0112
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -90,7 +96,7 @@ class ImageInfo:
     Attributes:
         width: pixels, upright.
         height: pixels, upright.
-        format: by content: BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP.
+        format: by content: AVIF, BMP, GIF, JPEG, PNG, PPM, TIFF or WEBP.
         mode: Pillow's name for the pixels in the file: "L", "CMYK", "I;16".
         digest: BLAKE2b-128 of the file's bytes, 32 hex digits.
         note: how reading changes the image in a possibly unexpected way; None if it does not.
@@ -110,11 +116,11 @@ def is_candidate(path: str | os.PathLike[str], extensions: Collection[str] = EXT
     return name.suffix.lower() in extensions and not name.name.startswith(".")
 
 
-def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> torch.Tensor:
+def read(path: str | os.PathLike[str] | Member, *, min_short_side: int | None = None) -> torch.Tensor:
     """Read the pixels of an image; they depend on nothing but the bytes of the file and the hint.
 
     Args:
-        path: the file.
+        path: the file, or its place in an archive.
         min_short_side: pixels that the caller needs on the short side. A JPEG is then decoded at 1/2, 1/4 or 1/8 of
             its size, the smallest that has as many; other formats ignore the hint.
 
@@ -143,7 +149,7 @@ def read(path: str | os.PathLike[str], *, min_short_side: int | None = None) -> 
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
-def check(path: str | os.PathLike[str]) -> ImageInfo:
+def check(path: str | os.PathLike[str] | Member) -> ImageInfo:
     """Decode a file strictly and return its properties.
 
     Raises:
@@ -170,7 +176,7 @@ def check(path: str | os.PathLike[str]) -> ImageInfo:
         raise
     except Exception as error:
         raise _broken(image.format, error) from error
-    suffix = Path(path).suffix.lower()
+    suffix = Path(str(path)).suffix.lower()
     notes = {
         f"content is {image.format} though the name ends in {suffix}": (
             _FORMAT_OF_SUFFIX.get(suffix, image.format) != image.format
@@ -206,7 +212,19 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
         raise CorruptImageError(f"cannot be opened: {error.strerror}") from error
 
 
-def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+def content_digest(path: str | os.PathLike[str] | Member) -> str:
+    """BLAKE2b-128 of a file's bytes, 32 hex digits.
+
+    Raises:
+        CorruptImageError: the file cannot be read.
+        OSError: the storage failed.
+    """
+    return bytes_digest(_bytes_of(path))
+
+
+def _bytes_of(path: str | os.PathLike[str] | Member) -> bytes:
+    if isinstance(path, Member):
+        return _unpacked(path)
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
@@ -214,9 +232,23 @@ def _bytes_of(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
+def _unpacked(member: Member) -> bytes:
+    try:
+        data = member.read(MAX_BYTES)
+    except zlib.error as error:
+        raise CorruptImageError(f"damaged in its archive: {error}") from None
+    if not data:
+        raise CorruptImageError("empty file")
+    if len(data) > MAX_BYTES:
+        raise CorruptImageError(f"not an image: more than {MAX_BYTES} bytes")
+    return data
+
+
 def _open(data: bytes) -> ImageFile.ImageFile:
     """Open a file and verify that its size may be decoded."""
     opener = next((opener for magic, opener in _OPENERS if data.startswith(magic)), None)
+    if data[4:8] == b"ftyp" and b"avif" in data[8 : min(256, int.from_bytes(data[:4]))]:  # one of its brands
+        opener = AvifImagePlugin.AvifImageFile
     if opener is None or (opener is WebPImagePlugin.WebPImageFile and data[8:12] != b"WEBP"):
         raise CorruptImageError(_what_else(data))
     if opener is WebPImagePlugin.WebPImageFile:
@@ -344,7 +376,7 @@ def _what_else(data: bytes) -> str:
     if start.startswith((b"<?xml", b"<svg", b"<!doctype svg")):
         return "not an image: XML text or an SVG drawing"
     if head[4:8] == b"ftyp":
-        return "unsupported: HEIF, AVIF or a video; save it as JPEG or PNG"
+        return "unsupported: HEIF or a video; save it as JPEG or PNG"
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in head):
         return "not an image: text"
     return f"not an image: unknown content that begins with {head[:8].hex(' ')}"

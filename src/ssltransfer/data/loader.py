@@ -123,6 +123,8 @@ def load_batches(
     """
     if index.cache is not None:
         index.cache.check()
+    elif index.members is not None:
+        index.members.check()
     loader: DataLoader[Any] = DataLoader(
         _Samples(index, transform, seed),
         batch_sampler=keys,

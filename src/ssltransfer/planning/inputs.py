@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ssltransfer.artifacts.archives import archive_of
 from ssltransfer.artifacts.outdated import is_current
 from ssltransfer.config import Config, ModelEntry
 from ssltransfer.config.backbones.libraries import LibraryModel
@@ -28,7 +29,7 @@ def input_problems(config: Config) -> Iterator[str]:
         where = f"datasets.{name}"
         yield from _missing_files(dataset, where)
         indexed = is_current(f"{config.results}/index/{name}.parquet", dataset)
-        if not indexed and not dataset.creates_root and not Path(dataset.root).expanduser().is_dir():
+        if not indexed and not dataset.creates_root and not _exists(Path(dataset.root).expanduser()):
             yield f"{where}.root: {dataset.root}: no such folder; check the path."
     for name, pretext in config.pretexts.items():
         missing = list(_missing_files(pretext, f"pretexts.{name}"))
@@ -60,6 +61,10 @@ def input_problems(config: Config) -> Iterator[str]:
                     f"students.{name}.method: {student.method.task.name} normalizes images by `{own}`, but the teacher "
                     f"{teacher} by `{other}`; name a teacher with the same normalization."
                 )
+
+
+def _exists(root: Path) -> bool:
+    return root.is_dir() or archive_of(root) is not None
 
 
 def _normalization_of(model: Pretext | Student) -> Normalize | None:

@@ -210,7 +210,9 @@ def _multi_labels(context: EvalContext) -> tuple[np.ndarray, np.ndarray]:
     train, test = context.train.multi_label, context.test.multi_label
     if train is None or test is None:
         name = context.spec.train if train is None else context.spec.test
-        raise ArtifactError(f"{name}: does not have VOC's labels (several per image); name a dataset of format voc.")
+        raise ArtifactError(
+            f"{name}: does not have several labels per image; name a dataset of format voc, or one with `labels`."
+        )
     check_same_classes(context)
     if not (test > 0).any():
         raise ArtifactError(f"{context.spec.test}: no class is present in any image; name another set.")

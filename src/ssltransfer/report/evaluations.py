@@ -8,11 +8,12 @@ import numpy as np
 from markupsafe import Markup
 from torch import Tensor
 
+from ssltransfer.artifacts.archives import Member
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.metrics import AlignedCluster, DrawnImage, Metrics, NeighborExample
 from ssltransfer.report.load_results import Results
 from ssltransfer.report.plots import Plots
-from ssltransfer.report.thumbnails import strip, thumbnail_source
+from ssltransfer.report.thumbnails import source_of, strip, thumbnail_source
 
 MAX_EXAMPLES = 4  # test images with their neighbors, per model
 MAX_CLASSES = 30  # with more classes, only the best and worst are shown
@@ -114,7 +115,12 @@ def _neighbors(results: Results, metrics: Metrics) -> list[Neighbors]:
     shown = examples[:: max(1, len(examples) // MAX_EXAMPLES)][:MAX_EXAMPLES]
     return [
         Neighbors(
-            strip([test.root / one.path, *(train.root / near.path for near in one.neighbors)], THUMBNAIL, lead=6), one
+            strip(
+                [source_of(test, one.path), *(source_of(train, near.path) for near in one.neighbors)],
+                THUMBNAIL,
+                lead=6,
+            ),
+            one,
         )
         for one in shown
     ]
@@ -128,7 +134,7 @@ def _clusters(results: Results, metrics: Metrics) -> list[ClusterImages]:
         return []
     samples = {path: sample for sample, path in enumerate(test.paths)}
 
-    def source(path: str) -> Path | Tensor:
+    def source(path: str) -> Path | Member | Tensor:
         return thumbnail_source(test, samples[path]) if path in samples else test.root / path
 
     return [ClusterImages(strip(list(map(source, one.test)), THUMBNAIL), one) for one in shown]

@@ -7,6 +7,7 @@ from random import Random
 import numpy as np
 from torch import Tensor
 
+from ssltransfer.artifacts.archives import Member
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
 from ssltransfer.data.drawing import data_uri
@@ -20,18 +21,23 @@ SIDE = 64
 GRAY = 128
 
 
-def thumbnail_source(index: Index, sample: int) -> Path | Tensor:
+def thumbnail_source(index: Index, sample: int) -> Path | Member | Tensor:
     """The image file, or its cached pixels where there is no file (video frames)."""
-    path = index.path(sample)
-    if index.cache is None or path.exists():
-        return path
+    source = index.source(sample)
+    if index.cache is None or source.exists():
+        return source
     try:
         return read_sample(index, sample)
     except ArtifactError:
-        return path
+        return source
 
 
-def thumbnail(source: Path | Tensor, side: int = SIDE) -> np.ndarray:
+def source_of(index: Index, path: str) -> Path | Member | Tensor:
+    """`thumbnail_source` of the image with this path below the root."""
+    return index.root / path if index.members is None else thumbnail_source(index, index.paths.index(path))
+
+
+def thumbnail(source: Path | Member | Tensor, side: int = SIDE) -> np.ndarray:
     """uint8 (side, side, 3); gray if the image is missing or corrupt."""
     try:
         image = source if isinstance(source, Tensor) else read(source, min_short_side=side)
@@ -41,7 +47,7 @@ def thumbnail(source: Path | Tensor, side: int = SIDE) -> np.ndarray:
     return square.permute(1, 2, 0).contiguous().numpy()
 
 
-def strip(paths: Sequence[Path | Tensor], side: int = SIDE, *, lead: int = 0, gap: int = 2) -> str:
+def strip(paths: Sequence[Path | Member | Tensor], side: int = SIDE, *, lead: int = 0, gap: int = 2) -> str:
     """A JPEG data URI of images side by side; `lead`: extra pixels after the first."""
     out = np.full((side, len(paths) * (side + gap) - gap + lead, 3), 255, np.uint8)
     for i, path in enumerate(paths):

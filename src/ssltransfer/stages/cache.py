@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssltransfer.artifacts.files import ArtifactError, file_digest
+from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.image_cache import ImageCache, Shard, cut, read_shard, table_file, write_shard
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.data.image_cache import pack, read_sample
+from ssltransfer.data.image_io import content_digest
 from ssltransfer.data.parallel import Job, parallel_imap
 from ssltransfer.logs import logger
 from ssltransfer.processes import available_cores
@@ -84,7 +85,7 @@ def cached_sample(index: Index, sample: int, spec: CacheOptions) -> tuple[bytes,
     """
     # The same decoder hint as a transform to this size, so that the pixels are bit-identical.
     image = read_sample(index, sample, min_short_side=spec.short_side)
-    if file_digest(index.path(sample)) != index.digests[sample]:
+    if content_digest(index.source(sample)) != index.digests[sample]:
         raise ArtifactError(f"{index.path(sample)}: has changed since the index was made; run the index stage again.")
     return pack(image, spec)
 

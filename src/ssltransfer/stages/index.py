@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,7 @@ def make_index(spec: Dataset, threads: int | None = None) -> Index:
         skipped=found.skipped | readable.skipped,
         spec=json.loads(spec.canonical()),
         targets=_targets(found, readable, spec),
+        members=None if found.members is None else found.members.subset(np.array(readable.places, np.int64)),
     )
 
 
@@ -101,7 +103,7 @@ class _Readable:
         self.target_digests: list[str] = []
         self.notes: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
-        results = _check_all(found.root, found.paths, threads, check_video if isinstance(spec, Video) else check)
+        results = _check_all(found, threads, check_video if isinstance(spec, Video) else check)
         progress = Progress("index", 0, len(found.paths), 1)
         for place, result in enumerate(results):
             progress.step()
@@ -124,21 +126,19 @@ class _Readable:
         progress.close()
 
 
-def _check_all(
-    root: Path, paths: list[str], threads: int, check: Callable[[Path], ImageInfo]
-) -> Iterator[ImageInfo | str]:
+def _check_all(found: DatasetListing, threads: int, check: Callable[[Any], ImageInfo]) -> Iterator[ImageInfo | str]:
     """The result of `check` for each image, or the reason to skip it, in order.
 
     Decoders and digests release the GIL, so threads suffice, and they start faster than processes. Only a few batches
     are submitted at a time, which bounds the memory for a million paths.
     """
-    starts = iter(range(0, len(paths), 64))
+    starts = iter(range(0, len(found.paths), 64))
     waiting: deque[Future[list[ImageInfo | str]]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         while True:
             while len(waiting) < 4 * threads and (start := next(starts, None)) is not None:
-                waiting.append(pool.submit(_check_some, root, paths[start : start + 64], check))
+                waiting.append(pool.submit(_check_some, found, range(start, min(start + 64, len(found.paths))), check))
             if not waiting:
                 return
             yield from waiting.popleft().result()
@@ -146,18 +146,17 @@ def _check_all(
         pool.shutdown(cancel_futures=True)
 
 
-def _check_some(root: Path, paths: list[str], check: Callable[[Path], ImageInfo]) -> list[ImageInfo | str]:
+def _check_some(found: DatasetListing, span: range, check: Callable[[Any], ImageInfo]) -> list[ImageInfo | str]:
     results: list[ImageInfo | str] = []
-    for path in paths:
+    for source in map(found.source, span):
         try:
-            results.append(check(root / path))
+            results.append(check(source))
         except CorruptImageError as error:
             results.append(str(error))
         except OSError as error:
             # The image may be valid, so skipping it would give a wrong index.
             raise ArtifactError(
-                f"{root / path}: the storage failed ({error.strerror or error}); fix it, then run the same command "
-                "again."
+                f"{source}: the storage failed ({error.strerror or error}); fix it, then run the same command again."
             ) from error
     return results
 
@@ -174,7 +173,7 @@ def _check_corrupt_fraction(found: DatasetListing, readable: _Readable, spec: Da
         )
     if found.labels is None:
         return
-    before = Counter(found.labels)
+    before = Counter(label for label in found.labels if label >= 0)
     emptied = sorted(before.keys() - {found.labels[place] for place in readable.places})
     if emptied:
         path = next(path for path, label in zip(found.paths, found.labels, strict=True) if label == emptied[0])
@@ -213,7 +212,7 @@ def _apply_filters(found: DatasetListing, spec: Dataset) -> DatasetListing:
         places = val if holdout.part == "val" else places - val
     if not places:
         raise LayoutError(f"{found.root}: include, exclude and holdout of this dataset leave no image.")
-    return _subsample(_part(found, sorted(places)), spec.limit)
+    return _subsample(found.subset(sorted(places)), spec.limit)
 
 
 def _named(found: DatasetListing, names: NameFile, *, all_of_them: bool) -> set[int]:
@@ -260,19 +259,7 @@ def _subsample(found: DatasetListing, limit: int | None) -> DatasetListing:
     kept = sorted(place for _, _, place in sorted(turns)[:limit])
     lost = len(members) - len({labels[place] for place in kept})
     notes = [*found.notes, *([f"limit {limit} leaves {lost} classes without an image."] if lost else [])]
-    return replace(_part(found, kept), notes=notes)
-
-
-def _part(found: DatasetListing, places: list[int]) -> DatasetListing:
-    if len(places) == len(found.paths):
-        return found
-    return replace(
-        found,
-        paths=[found.paths[place] for place in places],
-        labels=None if found.labels is None else [found.labels[place] for place in places],
-        multi_label=None if found.multi_label is None else found.multi_label[places],
-        targets=None if found.targets is None else [found.targets[place] for place in places],
-    )
+    return replace(found.subset(kept), notes=notes)
 
 
 def _summary(index: Index) -> Iterator[str]:

@@ -22,6 +22,7 @@ from ssltransfer.config.formats.places import Places205 as Places205
 from ssltransfer.config.formats.places import Places365 as Places365
 from ssltransfer.config.formats.sbd import Sbd as Sbd
 from ssltransfer.config.formats.synthetic import Synthetic as Synthetic
+from ssltransfer.config.formats.tables import Table as Table
 from ssltransfer.config.formats.torchvision_sets import Cifar10 as Cifar10
 from ssltransfer.config.formats.torchvision_sets import Cifar100 as Cifar100
 from ssltransfer.config.formats.torchvision_sets import Stl10 as Stl10
@@ -29,6 +30,7 @@ from ssltransfer.config.formats.torchvision_sets import Torchvision as Torchvisi
 from ssltransfer.config.formats.videos import MotionOptions as MotionOptions
 from ssltransfer.config.formats.videos import Video as Video
 from ssltransfer.config.formats.voc import Voc as Voc
+from ssltransfer.config.formats.webdataset import WebDataset as WebDataset
 
 FORMATS = options_in(__name__, Dataset)
 if TYPE_CHECKING:

@@ -1,15 +1,18 @@
 """Data set formats: list the images and labels of a published folder layout. One file per family."""
 
+from __future__ import annotations
+
 import io
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ssltransfer.artifacts.archives import Member, Members
 from ssltransfer.config.formats import Dataset
 from ssltransfer.errors import UserError
 from ssltransfer.registry import Registry
@@ -24,7 +27,7 @@ class DatasetListing:
     """Image paths and labels of a data set, before any image is opened.
 
     Attributes:
-        root: folder that `paths` start from.
+        root: folder that `paths` start from, or an archive, or a folder in one.
         paths: relative path of each image, in a fixed order.
         labels: class of each image, or None if the set does not have one label per image.
         classes: names of the classes.
@@ -32,6 +35,7 @@ class DatasetListing:
         skipped: path -> reason, for files that are not images.
         targets: relative path of each image's ground truth, if the dataset has `targets`.
         notes: warnings to print, such as a size that differs from the published one.
+        members: positions of the images in archives, if they are not files of their own.
     """
 
     root: Path
@@ -42,6 +46,25 @@ class DatasetListing:
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     targets: list[str] | None = None
+    members: Members | None = None
+
+    def source(self, position: int) -> Path | Member:
+        """The file of an image, or its place in an archive."""
+        path = self.root / self.paths[position]
+        return path if self.members is None else self.members.member(position, path)
+
+    def subset(self, positions: list[int]) -> DatasetListing:
+        """The images at these positions."""
+        if len(positions) == len(self.paths):
+            return self
+        return replace(
+            self,
+            paths=[self.paths[position] for position in positions],
+            labels=None if self.labels is None else [self.labels[position] for position in positions],
+            multi_label=None if self.multi_label is None else self.multi_label[positions],
+            targets=None if self.targets is None else [self.targets[position] for position in positions],
+            members=None if self.members is None else self.members.subset(positions),
+        )
 
 
 FORMATS: Registry[Callable[..., DatasetListing]] = Registry(__name__)
