@@ -372,6 +372,18 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("--html", type=Path, help="write the images as a page")
     parser.set_defaults(call=_search)
 
+    parser = commands.add_parser("look", help="a page of features (map, duplicates, outliers) or of all clusters")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULT",
+        help="manifest of features or of a clustering, or its folder; labels; or a file of `ssltransfer embed`",
+    )
+    parser.add_argument("--html", type=Path, help="the page (default: in the folder of the report)")
+    parser.add_argument("--seed", type=int, default=0, help="of the map and the drawn images (default: 0)")
+    parser.set_defaults(call=_look)
+
     parser = commands.add_parser("clean", help="remove work directories of outdated results")
     parser.add_argument("results", type=Path)
     parser.set_defaults(call=_clean)
@@ -510,6 +522,15 @@ def _search(arguments: argparse.Namespace) -> None:
         print(f"{similarity:.4f}  {path}")
     if arguments.html:
         write_strip(arguments.html, arguments.image, found, embeddings.root)
+
+
+def _look(arguments: argparse.Namespace) -> None:
+    from ssltransfer.looking import look
+
+    if arguments.html and len(arguments.results) > 1:
+        raise UserError(f"--html {arguments.html}: one page for {len(arguments.results)} results; name one result.")
+    for result in arguments.results:
+        print(look(result, arguments.html, seed=arguments.seed))
 
 
 def _print_skipped(skipped: dict[str, str]) -> None:
