@@ -350,10 +350,12 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], metavar="FILE", help="metrics for the card")
     parser.set_defaults(call=_export)
 
-    parser = commands.add_parser("embed", help="features of the images of a folder -> .parquet or .npz")
+    parser = commands.add_parser("embed", help="features of the images of a folder -> .parquet, .npz or .zarr")
     parser.add_argument("model", type=Path, metavar="MANIFEST", help="manifest of the model, or its folder")
     parser.add_argument("images", type=Path, help="folder of images, or one image")
-    parser.add_argument("output", type=Path, help="NAME.parquet (columns path, vector) or NAME.npz (paths, vectors)")
+    parser.add_argument(
+        "output", type=Path, help="NAME.parquet (columns path, vector), NAME.npz (paths, vectors) or NAME.zarr"
+    )
     parser.add_argument("--layer", help="default: the last one")
     parser.add_argument("--pool", help="pooling of a map, such as max=4 (default: avg=1, its mean)")
     parser.set_defaults(call=_embed)

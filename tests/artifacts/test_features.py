@@ -204,7 +204,7 @@ def test_open_refuses_other_shape(tmp_path: Path) -> None:
 
 def test_open_features_refuses_other_inputs(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.json"
-    store = filled(tmp_path / "work" / "k1" / "store.zarr", [0, 1, 2])
+    store = filled(tmp_path / "work" / "k1" / "features.zarr", [0, 1, 2])
     content = {"stage": "features", "work": "k1", "index": "f1" * 16, "chunks": store.digests()}
     source = {"spec": {"model": "m", "layer": "conv4"}, "model": "0" * 32, "layer": "conv4", "layer_shape": [DIMS]}
     write_json(manifest, content | source)
