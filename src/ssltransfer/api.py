@@ -98,7 +98,7 @@ class Embeddings:
         if folder.exists() and not (folder / "zarr.json").is_file():
             raise ArtifactError(f"{folder}: exists, and is not a Zarr store; choose another name.")
         with atomic_folder(folder) as beside:
-            store = FeatureStore.create(beside, *self.vectors.shape, "float32")
+            store = FeatureStore.create(beside, len(self.paths), self.vectors.shape[1], "float32")
             for chunk in range(store.chunks):
                 store.write(chunk, self.vectors[store.span(chunk)])
             store.describe(self.paths, np.full(len(self.paths), -1), attributes)

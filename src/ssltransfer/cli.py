@@ -383,7 +383,7 @@ def _add_utility_commands(commands: Any) -> None:
         help="manifest of features or of a clustering, or its folder; labels; or a file of `ssltransfer embed`",
     )
     parser.add_argument("--html", type=Path, help="the page (default: in the folder of the report)")
-    parser.add_argument("--seed", type=int, default=0, help="of the map and the drawn images (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the images drawn from a large dataset (default: 0)")
     parser.set_defaults(call=_look)
 
     parser = commands.add_parser("clean", help="remove work directories of outdated results")
@@ -532,7 +532,8 @@ def _look(arguments: argparse.Namespace) -> None:
     if arguments.html and len(arguments.results) > 1:
         raise UserError(f"--html {arguments.html}: one page for {len(arguments.results)} results; name one result.")
     for result in arguments.results:
-        print(look(result, arguments.html, seed=arguments.seed))
+        page = look(result, arguments.html, seed=arguments.seed)
+        print(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
 
 
 def _print_skipped(skipped: dict[str, str]) -> None:

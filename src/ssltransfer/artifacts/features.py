@@ -154,8 +154,8 @@ class FeatureStore:
         """
         n = len(paths)
         with friendly_os_errors(self.path), warnings.catch_warnings():
-            # Zarr 3 does not specify strings yet; zarr-python, xarray and GDAL agree on vlen-utf8.
-            warnings.filterwarnings("ignore", ".*does not have a Zarr V3 specification")
+            # Zarr 3 does not specify strings and consolidated metadata yet; zarr-python and xarray read and write both.
+            warnings.filterwarnings("ignore", ".*Zarr (V3|format 3) specification")
             group = zarr.open_group(self.path, mode="a")
             group.attrs.put(attributes)
             options: dict[str, Any] = {"chunks": (min(n, PIECE),), "dimension_names": ("sample",), "overwrite": True}
@@ -163,6 +163,7 @@ class FeatureStore:
             for start in range(0, n, PIECE):
                 names[start : start + PIECE] = np.array(paths[start : start + PIECE], object)
             group.create_array("label", data=labels.astype(np.int32), **options)
+            zarr.consolidate_metadata(self.path)
             for file in (self.path / "zarr.json", *self.path.glob("path/**/*"), *self.path.glob("label/**/*")):
                 sync(file)
 

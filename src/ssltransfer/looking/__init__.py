@@ -22,7 +22,7 @@ from ssltransfer.kmeans.points import SubsetSource
 from ssltransfer.logs import logger
 from ssltransfer.looking.clusterings import ClusteringRow, clustering_rows
 from ssltransfer.looking.feature_map import project
-from ssltransfer.looking.gallery import COLUMNS, MAX_BYTES, gallery
+from ssltransfer.looking.gallery import COLUMNS, MAX_BYTES, build_gallery
 from ssltransfer.looking.neighbors import duplicate_level, find_neighbors, near_duplicates, outliers
 from ssltransfer.report.page import make_environment
 from ssltransfer.report.plots import COLORS
@@ -53,10 +53,10 @@ def look(result: Path, page: Path | None = None, *, seed: int = 0, threads: int 
     Equal results and seeds give equal pages on one machine.
 
     Args:
-        result: manifest.json of features or of a clustering, or its folder; labels/{cluster}/{dataset}.parquet for
-            the clusters of another dataset; or a file of `ssltransfer embed`.
+        result: manifest.json of features or of a clustering, or its folder, or a file of labels or of `ssltransfer
+            embed`. A clustering is shown on its own dataset, labels on theirs.
         page: default: in the report's folder of the same results, or beside the file of embeddings.
-        seed: of the drawn images and the map.
+        seed: of the images that are drawn from a large dataset.
         threads: of the CPU; default: all.
 
     Returns:
@@ -80,7 +80,6 @@ def look(result: Path, page: Path | None = None, *, seed: int = 0, threads: int 
         page = page or results / "report" / "clusters" / name / f"{dataset}.html"
         html = _gallery_page(results, name, dataset, labels, threads)
     write_text(page, html)
-    logger.info(f"{page} ({len(html.encode()) / 1e6:.1f} MB)")
     return page
 
 
@@ -157,7 +156,7 @@ def _gallery_page(results: Path, name: str, dataset: str, file: Path, threads: i
         dataset=dataset,
         manifest=read_manifest(manifest, ClusterManifest) if manifest.is_file() else None,
         labels=labels,
-        clusters=gallery(index, labels, threads),
+        clusters=build_gallery(index, labels, threads),
         columns=COLUMNS,
     )
 

@@ -18,9 +18,11 @@ def project(features: np.ndarray, seed: int) -> np.ndarray:
     rows = features.astype(np.float32)
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     n = len(rows)
+    if not np.ptp(rows, axis=0).any():
+        return np.zeros((n, 2), np.int64)
     with threadpool_limits(1):
         places = PCA(min(COMPONENTS, *rows.shape), random_state=seed).fit_transform(rows)
-        if n > 4 and np.ptp(places[:, 0]) > 0:
+        if n > 4:
             perplexity = min(PERPLEXITY, (n - 1) / 3)
             places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(places)
     places = np.pad(places, ((0, 0), (0, 2)))[:, :2]

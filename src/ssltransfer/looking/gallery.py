@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class ClusterView:
     uri: str | None
 
 
-def gallery(index: Index, labels: Labels, threads: int | None = None) -> list[ClusterView]:
+def build_gallery(index: Index, labels: Labels, threads: int | None = None) -> list[ClusterView]:
     """Every cluster with an image, the largest first; ties in the order of their numbers.
 
     The number of images of each is limited so that the gallery has at most `THUMBNAILS`.
@@ -49,8 +50,8 @@ def gallery(index: Index, labels: Labels, threads: int | None = None) -> list[Cl
     groups = np.split(thumbnails, np.cumsum([len(samples) for samples in nearest])[:-1])
     uris = sheets(groups if nearest else [], COLUMNS, MAX_BYTES)
     return [
-        _view(index, cluster, members[cluster], len(nearest[i]) if i < len(uris) else 0, uris[i] if i < len(uris) else None)
-        for i, cluster in enumerate(clusters)
+        _view(index, cluster, members[cluster], 0 if samples is None else len(samples), uri)
+        for cluster, samples, uri in zip_longest(clusters, nearest, uris)
     ]
 
 

@@ -71,9 +71,7 @@ def near_duplicates(neighbors: Neighbors) -> list[Group]:
     _, component = connected_components(coo_array((np.ones(len(first)), (first, second)), (n, n)), directed=False)
     order = np.argsort(component, kind="stable")
     pieces = np.split(order, np.flatnonzero(np.diff(component[order])) + 1)
-    groups = [
-        Group(piece.tolist(), float(neighbors.cosines[piece, 0].max())) for piece in pieces if len(piece) > 1
-    ]
+    groups = [Group(piece.tolist(), float(neighbors.cosines[piece, 0].max())) for piece in pieces if len(piece) > 1]
     return sorted(groups, key=lambda group: (-group.cosine, group.members))
 
 

@@ -61,9 +61,16 @@ def run(
             work.write_run_info(device=str(devices), **measured)
             write_json(output, {"stage": "features", "shard": name, "work": work.key, "chunks": digests})
             return
-        about = {"model": spec.model, "weights": extraction.digest, "layer": spec.layer, "dataset": output.parent.name}
-        about |= {"pool": json.loads(spec.canonical()).get("pool"), "classes": index.classes}
-        store.describe(index.paths, index.labels, about | {"layer_shape": list(extraction.shape)})
+        about = {
+            "model": spec.model,
+            "weights": extraction.digest,
+            "layer": spec.layer,
+            "layer_shape": list(extraction.shape),
+            "pool": json.loads(spec.canonical()).get("pool"),
+            "dataset": output.parent.name,
+            "classes": index.classes,
+        }
+        store.describe(index.paths, index.labels, about)
         content = {
             "index": index.fingerprint,
             "model": extraction.digest,
