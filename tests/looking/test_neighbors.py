@@ -10,7 +10,7 @@ from ssltransfer.looking.neighbors import NEIGHBORS, Neighbors, find_neighbors, 
 
 
 def planted(offset: float = 0.0) -> np.ndarray:
-    """200 points; 7 and 150 are near-duplicates, 20, 21 and 22 too; 99 is opposite to all others."""
+    """200 points. 7 and 150 are near-duplicates, and so are 20, 21 and 22. 99 is opposite to all others."""
     random = np.random.default_rng(0)
     points = random.standard_normal((200, 32)) + 3 * np.eye(32)[0] + offset
     points[150] = 1.7 * points[7] + 0.01 * random.standard_normal(32)
