@@ -24,7 +24,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     # Whole chunks: zarr fills up the last one.
     n = setting.size(80, 6) * (CHUNK_BYTES // (2 * DIMS))
     folder = setting.folder
-    store = FeatureStore.create(folder / "store.zarr", n, DIMS, "float16")
+    store = FeatureStore.create(folder / "features.zarr", n, DIMS, "float16")
     block = np.random.default_rng(0).random((store.rows, DIMS), np.float32).astype(np.float16)
     spans = [store.span(chunk) for chunk in range(store.chunks)]
     mapped = Mapped(folder / "matrix.dat", n)

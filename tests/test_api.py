@@ -54,7 +54,7 @@ def test_embeddings_are_those_of_the_features_stage(results: Path, objects_path:
     order = [by_folder.paths.index(path) for path in index.paths]
     assert np.array_equal(by_folder.vectors[order], expected)
     assert model.layers[-1] == "pool" and model.embed([index.path(0)]).about["pool"] is None
-    for suffix in ("parquet", "npz"):
+    for suffix in ("parquet", "npz", "zarr", "zarr"):
         by_folder.save(tmp_path / f"e.{suffix}")
         read = Embeddings.load(tmp_path / f"e.{suffix}")
         assert read.paths == by_folder.paths and np.array_equal(read.vectors, by_folder.vectors)
@@ -116,7 +116,7 @@ def test_wrong_inputs_are_refused(results: Path, objects_path: Path, tmp_path: P
         model.embed([f"{image}x"])
     with pytest.raises(LayerError, match="no layer 'blok2'"):
         model.embed([image], layer="blok2")
-    with pytest.raises(ArtifactError, match=r"use \.parquet or \.npz"):
+    with pytest.raises(ArtifactError, match=r"use \.parquet, \.npz or \.zarr"):
         model.embed([image]).save(tmp_path / "e.csv")
     with pytest.raises(ArtifactError, match="write it with `ssltransfer embed`"):
         ssltransfer.search(tmp_path / "e.npz", image)

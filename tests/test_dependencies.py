@@ -33,7 +33,12 @@ USED_OTHERWISE = {
     "onnx": "imported by torch's exporter",
 }
 # Installed with these.
-PARTS = {"annotated-types": "pydantic", "triton": "torch", "snakemake-interface-logger-plugins": "snakemake"}
+PARTS = {
+    "annotated-types": "pydantic",
+    "triton": "torch",
+    "snakemake-interface-logger-plugins": "snakemake",
+    "threadpoolctl": "scikit-learn",
+}
 # Names at conda-forge.
 CONDA = {"matplotlib-base": "matplotlib", "py-opencv": "opencv-contrib-python-headless", "pytorch-cpu": "torch"}
 

@@ -14,6 +14,7 @@ import csv
 import html
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from ssltransfer.artifacts import labels as _labels
 from ssltransfer.artifacts import metrics as _metrics
 from ssltransfer.artifacts.archives import Member
 from ssltransfer.artifacts.features import FeatureStore
-from ssltransfer.artifacts.files import ArtifactError, atomic_write, read_json, write_text
+from ssltransfer.artifacts.files import ArtifactError, atomic_folder, atomic_write, read_json, write_text
 from ssltransfer.artifacts.index import Index, write_index
 from ssltransfer.artifacts.labels import Labels
 from ssltransfer.artifacts.manifest import ClusterManifest, FeaturesManifest, ModelManifest, read_manifest
@@ -72,13 +73,19 @@ class Embeddings:
     skipped: dict[str, str] = field(default_factory=dict)
 
     def save(self, file: File) -> None:
-        """Write a .parquet (columns path, vector) or .npz file (arrays paths, vectors), with `root` and `about`.
+        """Write a .parquet file (columns path, vector), an .npz file (arrays paths, vectors) or a .zarr folder.
+
+        `root` and `about` are written too. A .zarr folder is laid out like a feature store.
 
         Raises:
             ArtifactError: another suffix, or the disk is full.
         """
-        file, about = Path(file), json.dumps({**self.about, "root": str(self.root)})
+        file, attributes = Path(file), {**self.about, "root": str(self.root)}
         _require_suffix(file)
+        if file.suffix == ".zarr":
+            self._save_zarr(file, attributes)
+            return
+        about = json.dumps(attributes)
         with atomic_write(file) as beside:
             if file.suffix == ".parquet":
                 flat = pa.array(self.vectors.ravel(), pa.float32())
@@ -88,6 +95,16 @@ class Embeddings:
             else:
                 with beside.open("wb") as out:
                     np.savez(out, paths=np.array(self.paths), vectors=self.vectors, about=np.array(about))
+
+    def _save_zarr(self, folder: Path, attributes: dict[str, Any]) -> None:
+        if folder.exists() and not (folder / "zarr.json").is_file():
+            raise ArtifactError(f"{folder}: exists, and is not a Zarr store; choose another name.")
+        with atomic_folder(folder) as beside:
+            store = FeatureStore.create(beside, len(self.paths), self.vectors.shape[1], "float32")
+            for chunk in range(store.chunks):
+                store.write(chunk, self.vectors[store.span(chunk)])
+            store.describe(self.paths, np.full(len(self.paths), -1), attributes)
+            shutil.rmtree(folder, ignore_errors=True)
 
     @classmethod
     def load(cls, file: File) -> Embeddings:
@@ -99,7 +116,10 @@ class Embeddings:
         file = Path(file)
         _require_suffix(file)
         try:
-            if file.suffix == ".parquet":
+            if file.suffix == ".zarr":
+                store = FeatureStore.open(file)
+                (paths, about), vectors = store.description(), store.read(slice(0, store.shape[0]))
+            elif file.suffix == ".parquet":
                 table = pq.read_table(file)
                 paths, about = table["path"].to_pylist(), json.loads(table.schema.metadata[_ABOUT.encode()])
                 values = table["vector"].combine_chunks()
@@ -112,6 +132,8 @@ class Embeddings:
             raise ArtifactError(f"{file}: missing; write it with `ssltransfer embed`.") from None
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
             raise ArtifactError(f"{file}: not a file of `ssltransfer embed`, or damaged.") from None
+        if not {"root", "model", "layer", "weights", "pool"} <= about.keys():
+            raise ArtifactError(f"{file}: not a file of `ssltransfer embed`.")
         return cls(paths, vectors, Path(about.pop("root")), about)
 
     def search(self, vector: np.ndarray, k: int = 10) -> list[tuple[str, float]]:
@@ -292,7 +314,7 @@ def search(embeddings: File | Embeddings, image: File, *, k: int = 10) -> list[t
 
 
 def open_features(manifest: File) -> FeatureStore:
-    """The features of a manifest.json of the features stage: `store.shape`, `store.read(slice(0, 100))`, `store.array`.
+    """The features of a manifest.json of the features stage: `store.shape`, `store.read(slice(0, 100))`.
 
     Raises:
         ArtifactError: missing or incomplete.
@@ -364,5 +386,5 @@ def _index(images: Images, threads: int | None) -> Index:
 
 
 def _require_suffix(file: Path) -> None:
-    if file.suffix not in (".parquet", ".npz"):
-        raise ArtifactError(f"{file}: the suffix selects the format; use .parquet or .npz.")
+    if file.suffix not in (".parquet", ".npz", ".zarr"):
+        raise ArtifactError(f"{file}: the suffix selects the format; use .parquet, .npz or .zarr.")

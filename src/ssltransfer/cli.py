@@ -350,10 +350,12 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("--metrics", type=Path, nargs="*", default=[], metavar="FILE", help="metrics for the card")
     parser.set_defaults(call=_export)
 
-    parser = commands.add_parser("embed", help="features of the images of a folder -> .parquet or .npz")
+    parser = commands.add_parser("embed", help="features of the images of a folder -> .parquet, .npz or .zarr")
     parser.add_argument("model", type=Path, metavar="MANIFEST", help="manifest of the model, or its folder")
     parser.add_argument("images", type=Path, help="folder of images, or one image")
-    parser.add_argument("output", type=Path, help="NAME.parquet (columns path, vector) or NAME.npz (paths, vectors)")
+    parser.add_argument(
+        "output", type=Path, help="NAME.parquet (columns path, vector), NAME.npz (paths, vectors) or NAME.zarr"
+    )
     parser.add_argument("--layer", help="default: the last one")
     parser.add_argument("--pool", help="pooling of a map, such as max=4 (default: avg=1, its mean)")
     parser.set_defaults(call=_embed)
@@ -371,6 +373,18 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("-k", type=int, default=10, help="number of images (default: 10)")
     parser.add_argument("--html", type=Path, help="write the images as a page")
     parser.set_defaults(call=_search)
+
+    parser = commands.add_parser("look", help="a page of features (map, duplicates, outliers) or of all clusters")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULT",
+        help="manifest of features or of a clustering, or its folder; labels; or a file of `ssltransfer embed`",
+    )
+    parser.add_argument("--html", type=Path, help="the page (default: in the folder of the report)")
+    parser.add_argument("--seed", type=int, default=0, help="of the images drawn from a large dataset (default: 0)")
+    parser.set_defaults(call=_look)
 
     parser = commands.add_parser("clean", help="remove work directories of outdated results")
     parser.add_argument("results", type=Path)
@@ -510,6 +524,16 @@ def _search(arguments: argparse.Namespace) -> None:
         print(f"{similarity:.4f}  {path}")
     if arguments.html:
         write_strip(arguments.html, arguments.image, found, embeddings.root)
+
+
+def _look(arguments: argparse.Namespace) -> None:
+    from ssltransfer.looking import look
+
+    if arguments.html and len(arguments.results) > 1:
+        raise UserError(f"--html {arguments.html}: one page for {len(arguments.results)} results; name one result.")
+    for result in arguments.results:
+        page = look(result, arguments.html, seed=arguments.seed)
+        print(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
 
 
 def _print_skipped(skipped: dict[str, str]) -> None:

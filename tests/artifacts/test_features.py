@@ -5,9 +5,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 
 from ssltransfer.artifacts import features
 from ssltransfer.artifacts.features import FeatureStore, Writer, open_features
@@ -42,6 +44,38 @@ def test_feature_store_round_trip(tmp_path: Path, compression: str | None) -> No
         assert np.array_equal(np.concatenate(blocks), VALUES)
         assert [row for span in spans for row in range(span.start, span.stop)] == list(range(N))
         assert max(map(len, blocks)) <= min(rows or 4, 4)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have a Zarr V3 specification")
+def test_store_is_a_group_with_named_rows(tmp_path: Path) -> None:
+    """What `xarray.open_zarr` reads: a group, dimension names, coordinates, and the metadata of all arrays in one."""
+    store, paths = filled(tmp_path / "s", [0, 1, 2]), [f"größe/{i}.jpg" for i in range(N)]
+    for _ in range(2):
+        store.describe(paths, np.arange(N) - 1, {"model": "m", "layer": "pool", "classes": ["a"]})
+        files = {file: file.read_bytes() for file in sorted(store.path.rglob("*")) if file.is_file()}
+    assert FeatureStore.open(store.path).description() == (paths, dict(zarr.open_group(store.path, mode="r").attrs))
+    group = zarr.open_consolidated(store.path, mode="r")
+    assert dict(group.attrs) == {"model": "m", "layer": "pool", "classes": ["a"]}
+    arrays: dict[str, Any] = dict(group.arrays())
+    assert {name: array.metadata.dimension_names for name, array in arrays.items()} == {
+        "features": ("sample", "dimension"),
+        "path": ("sample",),
+        "label": ("sample",),
+    }
+    assert np.array_equal(arrays["features"][:], VALUES)
+    assert arrays["path"][:].tolist() == paths and arrays["label"][:].tolist() == list(range(-1, N - 1))
+    assert arrays["features"].attrs["coordinates"].split() == ["path", "label"]
+    store.describe(paths, np.arange(N) - 1, {"model": "m", "layer": "pool", "classes": ["a"]})
+    assert {file: file.read_bytes() for file in sorted(store.path.rglob("*")) if file.is_file()} == files
+
+
+def test_description_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "PIECE", 4)
+    store, paths = filled(tmp_path / "s", [0, 1, 2]), [str(i) for i in range(N)]
+    with pytest.raises(ArtifactError, match="has no paths"):
+        store.description()
+    store.describe(paths, np.zeros(N), {})
+    assert store.description() == (paths, {})
 
 
 def test_missing_chunk_reads_as_nan_and_is_refused(tmp_path: Path) -> None:
@@ -204,7 +238,7 @@ def test_open_refuses_other_shape(tmp_path: Path) -> None:
 
 def test_open_features_refuses_other_inputs(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.json"
-    store = filled(tmp_path / "work" / "k1" / "store.zarr", [0, 1, 2])
+    store = filled(tmp_path / "work" / "k1" / "features.zarr", [0, 1, 2])
     content = {"stage": "features", "work": "k1", "index": "f1" * 16, "chunks": store.digests()}
     source = {"spec": {"model": "m", "layer": "conv4"}, "model": "0" * 32, "layer": "conv4", "layer_shape": [DIMS]}
     write_json(manifest, content | source)

@@ -109,6 +109,7 @@ class Chain:
         content = {
             "points": n,
             "sizes": sizes.tolist(),
+            "objective": 20.0,
             "iterations": 5,
             "stopped": "tolerance",
             "centroids": "ab12",

@@ -33,7 +33,7 @@ def make_features(tmp_path: Path) -> StoreMaker:
         )
         write_index(index, images)
         path = tmp_path / "features" / "f" / name / "manifest.json"
-        store = FeatureStore.create(path.parent / "work" / "key" / "store.zarr", n, dims, str(values.dtype))
+        store = FeatureStore.create(path.parent / "work" / "key" / "features.zarr", n, dims, str(values.dtype))
         for chunk in range(store.chunks):
             store.write(chunk, values[store.span(chunk)])
         content = {

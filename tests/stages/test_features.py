@@ -107,6 +107,9 @@ def test_features_rows_are_in_index_order(
         elif pool:
             layer = F.adaptive_avg_pool2d(layer, 3)
         assert np.allclose(found[row], layer.flatten(), atol=0.02 * float(layer.max()))
+    paths, about = open_features(output)[0].description()
+    assert paths == list(index.paths) and about["classes"] == index.classes
+    assert (about["model"], about["layer"], about["dataset"], about["weights"]) == ("m", "conv4", "f", loaded.digest)
     manifest = read_json(output)
     assert manifest["index"] == index.fingerprint and manifest["model"] == loaded.digest
     assert manifest["layer_shape"][0] == 48 and manifest["shape"] == list(found.shape)

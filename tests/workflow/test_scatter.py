@@ -26,7 +26,7 @@ def test_scatter_count_change_reruns_nothing(tmp_path: Path):
         run = snakemake(tmp_path, *scattered(number), *TARGET)
         assert run.returncode == 0, run.stdout
         assert computed in (tmp_path / f"results/logs/{STORE}.log").read_text()
-        (chunk,) = results(tmp_path).glob(f"{STORE}/work/*/store.zarr/c/*/0")
+        (chunk,) = results(tmp_path).glob(f"{STORE}/work/*/features.zarr/features/c/*/0")
         found.append((compared(tmp_path), chunk.stat().st_mtime_ns))
         assert planned(tmp_path, *scattered(number), *TARGET) == set()
     assert found[0] == found[1] == found[2]

@@ -1,4 +1,7 @@
-"""The feature store: a Zarr 3 array with rows in index order and one file per chunk of whole rows.
+"""The feature store: a Zarr 3 group with an array `features` in index order, one file per chunk of whole rows.
+
+The group also has the path and label of each row, and attributes that name the model, layer and dataset, so that
+`xarray.open_zarr` reads it as a dataset.
 
 A chunk is the unit of work and of resume. A missing chunk reads as NaN, never as zeros, and `missing` finds it.
 The default codec pipeline writes a chunk to a temporary file and renames it, so a chunk with its final name is
@@ -6,12 +9,13 @@ complete. Several processes may write one store at the same time, each its own c
 """
 
 import time
+import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import zarr
@@ -19,8 +23,10 @@ from zarr.codecs import ZstdCodec
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest, friendly_os_errors, sync
 from ssltransfer.artifacts.manifest import FeaturesManifest, read_manifest
+from ssltransfer.artifacts.strings import PIECE
 
 CHUNK_BYTES = 24 << 20  # 16-32 MB per chunk: the fastest measured layout for writing and sequential reading
+STORE = "features.zarr"  # in the work directory
 
 
 class FeatureStore:
@@ -46,17 +52,19 @@ class FeatureStore:
         Raises:
             ArtifactError: the disk is full, or the existing store has another shape or type.
         """
-        if (path / "zarr.json").is_file():
+        if (path / "features" / "zarr.json").is_file():
             return cls.open(path)._checked((n, dims), dtype)
         rows = chunk_rows(n, dims, np.dtype(dtype))
         with friendly_os_errors(path), suppress(zarr.errors.ContainsArrayError):
             zarr.create_array(
-                path,
+                path / "features",
                 shape=(n, dims),
                 chunks=(rows, dims),
                 dtype=dtype,
                 fill_value=float("nan"),
                 compressors=ZstdCodec(level=1) if compression else None,
+                dimension_names=("sample", "dimension"),
+                attributes={"coordinates": "path label"},
             )
         return cls.open(path)._checked((n, dims), dtype)
 
@@ -69,7 +77,7 @@ class FeatureStore:
         """
         try:
             # Otherwise every chunk is compared with the fill value, which is slow for float16.
-            array = zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+            array = zarr.open_array(path / "features", mode="r+").with_config({"write_empty_chunks": True})
         except (FileNotFoundError, zarr.errors.BaseZarrError):
             raise ArtifactError(f"{path}: no feature store; run the features stage.") from None
         except ValueError:
@@ -94,7 +102,7 @@ class FeatureStore:
 
     def chunk_file(self, chunk: int) -> Path:
         """The file of a chunk."""
-        return self.path / "c" / str(chunk) / "0"
+        return self.path / "features" / "c" / str(chunk) / "0"
 
     def missing(self) -> list[int]:
         """Chunks that are not on disk yet, or were truncated by a power failure."""
@@ -132,9 +140,46 @@ class FeatureStore:
             ArtifactError: the disk failed.
         """
         with friendly_os_errors(self.path):
-            folder = self.path / "c"
+            folder = self.path / "features" / "c"
             for path in (*folder.iterdir(), folder) if folder.is_dir() else ():
                 sync(path)
+
+    def describe(self, paths: Sequence[str], labels: np.ndarray, attributes: dict[str, Any]) -> None:
+        """Write the path and the label of each row, int32 (N,) with -1 for none, and attributes of the store.
+
+        One process does this, after the chunks. Equal arguments give equal bytes.
+
+        Raises:
+            ArtifactError: the disk is full or not writable.
+        """
+        n = len(paths)
+        with friendly_os_errors(self.path), warnings.catch_warnings():
+            # Zarr 3 does not specify strings and consolidated metadata yet; zarr-python and xarray read and write both.
+            warnings.filterwarnings("ignore", ".*Zarr (V3|format 3) specification")
+            group = zarr.open_group(self.path, mode="a")
+            group.attrs.put(attributes)
+            options: dict[str, Any] = {"chunks": (min(n, PIECE),), "dimension_names": ("sample",), "overwrite": True}
+            names = group.create_array("path", shape=(n,), dtype=str, **options)
+            for start in range(0, n, PIECE):
+                names[start : start + PIECE] = np.array(paths[start : start + PIECE], object)
+            group.create_array("label", data=labels.astype(np.int32), **options)
+            zarr.consolidate_metadata(self.path)
+            for file in (self.path / "zarr.json", *self.path.glob("path/**/*"), *self.path.glob("label/**/*")):
+                sync(file)
+
+    def description(self) -> tuple[list[str], dict[str, Any]]:
+        """The paths of the rows and the attributes.
+
+        Raises:
+            ArtifactError: they are missing.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*does not have a Zarr V3 specification")
+                group = zarr.open_group(self.path, mode="r")
+                return np.asarray(group["path"]).tolist(), dict(group.attrs)
+        except (KeyError, FileNotFoundError, zarr.errors.BaseZarrError):
+            raise ArtifactError(f"{self.path}: has no paths; it is not complete.") from None
 
     def read(self, span: slice) -> np.ndarray:
         """Read rows, (rows, dims) in the stored dtype.
@@ -236,7 +281,7 @@ def open_features(manifest: Path, *, index: str | None = None) -> tuple[FeatureS
         ArtifactError: missing, incomplete, or of other images.
     """
     content = read_manifest(manifest, FeaturesManifest)
-    store = FeatureStore.open(manifest.parent / "work" / content.work / "store.zarr")
+    store = FeatureStore.open(manifest.parent / "work" / content.work / STORE)
     if index is not None and content.index != index:
         raise ArtifactError(
             f"{manifest}: these features belong to another index ({content.index[:8]}, not {index[:8]}); "

@@ -101,7 +101,8 @@ class FeaturesManifest(Manifest[Features]):
 
 
 class ClusterManifest(Manifest[Cluster]):
-    """A clustering; `sizes` counts the points of each cluster, `stopped` names the criterion that ended k-means.
+    """A clustering; `sizes` counts the points of each cluster, `objective` is their summed squared distance to the
+    centroids, `stopped` names the criterion that ended k-means.
 
     The keys of `FeaturesManifest.origin` are those of the clustered features.
     """
@@ -116,6 +117,7 @@ class ClusterManifest(Manifest[Cluster]):
     pool: dict[str, Any] | None
     points: int
     sizes: list[int]
+    objective: float
     iterations: int
     stopped: str
 

@@ -13,10 +13,10 @@ from torch import Tensor
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 
 
-def data_uri(pixels: np.ndarray, form: str) -> str:
-    """uint8 (H, W, 3) as a data URI, JPEG or PNG."""
+def data_uri(pixels: np.ndarray, form: str, quality: int = 82) -> str:
+    """uint8 (H, W, 3) as a data URI, JPEG of this quality or PNG."""
     out = io.BytesIO()
-    options = {"quality": 82} if form == "JPEG" else {"optimize": True}
+    options = {"quality": quality} if form == "JPEG" else {"optimize": True}
     Image.fromarray(pixels).save(out, form, **options)
     return f"data:image/{form.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
 

@@ -79,14 +79,22 @@ def _labeled(entry: LabelRecord, results: Results) -> LabeledDataset:
     dataset = results.datasets.get(entry.dataset)
     if dataset is None or not entry.fits(dataset.content) or len(dataset.content.classes) < 2:
         return LabeledDataset(entry, used)
-    known = dataset.content.labels >= 0
-    true, labels = dataset.content.labels[known], labels[known]
+    return LabeledDataset(entry, used, *agreement(labels, dataset.content.labels))
+
+
+def agreement(labels: np.ndarray, true: np.ndarray) -> tuple[float, float, float] | tuple[()]:
+    """Purity and share of the largest class in %, and NMI, of clusters and classes (N,); empty without true classes.
+
+    Images without a class (-1) do not count.
+    """
+    known = true >= 0
+    true, labels = true[known], labels[known]
     if not len(true):
-        return LabeledDataset(entry, used)
+        return ()
     table = contingency_matrix(labels, true, sparse=True)
     purity = 100 * float(table.max(axis=1).sum()) / len(true)
     largest = 100 * float(np.bincount(true).max()) / len(true)
-    return LabeledDataset(entry, used, purity, largest, float(normalized_mutual_info_score(true, labels)))
+    return purity, largest, float(normalized_mutual_info_score(true, labels))
 
 
 def _montage(

@@ -25,16 +25,10 @@ def render(
     figures: list[FigureData],
 ) -> str:
     """The page as one HTML text that loads nothing from elsewhere; equal results give equal text."""
-    loader = PackageLoader("ssltransfer.report")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": text.number, "duration": text.duration}
-    environment.globals |= {"anchor": text.anchor, "count": text.count, "with_std": text.with_std}
+    environment, style = make_environment()
     plots = Plots()
     page: str = environment.get_template("report.html.j2").render(
-        # Our own style sheet: safe as markup.
-        style=Markup(loader.get_source(environment, "report.css")[0]),
+        style=style,
         report=spec,
         results=results,
         summary=summary(results),
@@ -56,3 +50,15 @@ def render(
         specs=provenance.specs(results),
     )
     return page
+
+
+def make_environment() -> tuple[Environment, Markup]:
+    """The templates with their filters, and the style sheet of all pages."""
+    loader = PackageLoader("ssltransfer.report")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": text.number, "duration": text.duration}
+    environment.globals |= {"anchor": text.anchor, "count": text.count, "with_std": text.with_std}
+    # Our own style sheet: safe as markup.
+    return environment, Markup(loader.get_source(environment, "report.css")[0])

@@ -1,6 +1,7 @@
 """Thumbnails in strips, and filters of a first convolution."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -54,6 +55,37 @@ def strip(paths: Sequence[Path | Member | Tensor], side: int = SIDE, *, lead: in
         left = i * (side + gap) + (lead if i else 0)
         out[:, left : left + side] = thumbnail(path, side)
     return data_uri(out, "JPEG")
+
+
+def tiles(index: Index, samples: Sequence[int], side: int = SIDE, threads: int | None = None) -> np.ndarray:
+    """Thumbnails of samples, uint8 (N, side, side, 3), decoded in threads."""
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(lambda sample: thumbnail(thumbnail_source(index, int(sample)), side), samples))
+    return np.stack(found) if found else np.empty((0, side, side, 3), np.uint8)
+
+
+def sheets(groups: Sequence[np.ndarray], columns: int, max_bytes: int, *, gap: int = 2) -> list[str]:
+    """A JPEG data URI for each group of tiles (n, side, side, 3), row by row, `columns` wide at most.
+
+    The quality decreases until all of them together have at most `max_bytes`, down to a quality of 20.
+    """
+    drawn = [_grid(group, columns, gap) for group in groups]
+    uris: list[str] = []
+    for quality in (80, 60, 40, 20):
+        uris = [data_uri(pixels, "JPEG", quality) for pixels in drawn]
+        if sum(map(len, uris)) <= max_bytes:
+            break
+    return uris
+
+
+def _grid(group: np.ndarray, columns: int, gap: int) -> np.ndarray:
+    n, side = group.shape[:2]
+    columns = min(n, columns)
+    out = np.full((-(-n // columns) * (side + gap) - gap, columns * (side + gap) - gap, 3), 255, np.uint8)
+    for i, tile in enumerate(group):
+        top, left = i // columns * (side + gap), i % columns * (side + gap)
+        out[top : top + side, left : left + side] = tile
+    return out
 
 
 def sample_images(index: Index, num_images: int) -> list[int]:

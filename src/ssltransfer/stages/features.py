@@ -1,10 +1,11 @@
 """Features stage: write the features of a layer for each image into a chunked store."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.features import FeatureStore, Writer
+from ssltransfer.artifacts.features import STORE, FeatureStore, Writer
 from ssltransfer.artifacts.files import ArtifactError, file_digest, write_json
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.workdir import MANIFEST, WorkDir
@@ -35,7 +36,7 @@ def run(
     name = f"{number + 1}-of-{shards}" if shard else ""
     manifest = output.with_name(MANIFEST) if shard else output
     with WorkDir("features", manifest, spec.canonical(), {"model": model, "data": data}, shard=name) as work:
-        path = work.folder / "store.zarr"
+        path = work.folder / STORE
         if not shard and path.is_dir() and not FeatureStore.open(path).missing() and work.is_cached():
             return
         devices = plan_devices(threads)
@@ -60,6 +61,16 @@ def run(
             work.write_run_info(device=str(devices), **measured)
             write_json(output, {"stage": "features", "shard": name, "work": work.key, "chunks": digests})
             return
+        about = {
+            "model": spec.model,
+            "weights": extraction.digest,
+            "layer": spec.layer,
+            "layer_shape": list(extraction.shape),
+            "pool": json.loads(spec.canonical()).get("pool"),
+            "dataset": output.parent.name,
+            "classes": index.classes,
+        }
+        store.describe(index.paths, index.labels, about)
         content = {
             "index": index.fingerprint,
             "model": extraction.digest,
