@@ -116,6 +116,7 @@ class Stage:
 
 IMAGES = Argument("--data", "INDEX", "index of the images")
 MODEL = Argument("--model", "MANIFEST", "manifest of the model")
+INIT = Argument("--init", "MANIFEST", "model whose weights the training starts from", "optional")
 VAL = Argument("--val", "INDEX", "index of the validation images", "optional")
 REPORTED = ("indexes", "models", "features", "clusters", "labels", "metrics")
 
@@ -150,6 +151,7 @@ STAGES = (
             VAL,
             Argument("--task-data", "INDEX", "indexes of further datasets of a multi-task pretext", "many"),
             Argument("--model", "MANIFEST", "pretext that a snapshot belongs to", "optional"),
+            INIT,
         ),
         gpu=True,
         distributed=lambda spec: bool(spec.task.is_trainable),
@@ -198,6 +200,7 @@ STAGES = (
             Argument("--teacher", "MANIFEST", "teacher model", "optional"),
             Argument("--features", "MANIFEST", "or its precomputed features of the training images", "optional"),
             Argument("--val-features", "MANIFEST", "and of the validation images", "optional"),
+            INIT,
         ),
         gpu=True,
         distributed=lambda spec: True,

@@ -135,6 +135,15 @@ def pretext_model(wildcards):
     )
 
 
+def initial_model(section, wildcard):
+    """The model whose weights a training starts from."""
+
+    def path(wildcards):
+        return some(model_of, getattr(CONFIG, section)[wildcards[wildcard]].init)
+
+    return path
+
+
 def features_model(wildcards):
     return model_of(CONFIG.features[wildcards.features].model)
 

@@ -62,6 +62,7 @@ class ModelManifest(Manifest[Pretext | Student]):
         chance_losses: task -> chance-level loss, for multi-task training.
         mixes: task -> alpha of each unit, for multi-task training with `l1_layer_mix`.
         snapshots: step -> digest of the backbone's weights after it.
+        init: digest of the weights that the training started from; None for random ones.
     """
 
     specs: ClassVar[Mapping[str, type[Spec]]] = {"pretext": Pretext, "student": Student}
@@ -73,6 +74,7 @@ class ModelManifest(Manifest[Pretext | Student]):
     chance_losses: dict[str, float] = {}
     mixes: dict[str, list[float]] = {}
     snapshots: dict[str, str] = {}
+    init: str | None = None
 
 
 class FeaturesManifest(Manifest[Features]):

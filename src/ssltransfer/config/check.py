@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ssltransfer.config.base import ConfigError, suggest
@@ -33,7 +34,7 @@ from ssltransfer.config.protocols import (
 )
 from ssltransfer.config.references import check_references
 from ssltransfer.config.tasks import Imported
-from ssltransfer.config.weights_metadata import backbone_difference
+from ssltransfer.config.weights_metadata import backbone_difference, first_difference
 
 
 def check(config: Config) -> None:
@@ -69,7 +70,8 @@ def check(config: Config) -> None:
     _check_cycles(config)
     for name in config.models:
         model = config.model(name)
-        check_model_size(model, f"{'pretexts' if model.stage == 'pretext' else 'students'}.{name}.backbone")
+        check_model_size(model, f"{_section(model)}.{name}.backbone")
+        _check_init(config, model)
 
 
 def _check_pretext(config: Config, pretext: Pretext, where: str) -> None:
@@ -105,6 +107,23 @@ def _check_task(config: Config, pretext: Pretext, where: str) -> None:
         raise ConfigError(
             f"{where}.schedule.batch_size: {task.name} uses images in groups of {task.images_per_group}; set "
             f"batch_size and micro_batch_size to multiples of {task.images_per_group}."
+        )
+
+
+def _section(model: ModelEntry) -> str:
+    return "pretexts" if model.stage == "pretext" else "students"
+
+
+def _check_init(config: Config, model: ModelEntry) -> None:
+    """The weights that a training starts from are of the same network."""
+    if model.spec.init is None:
+        return
+    own = config.model(model.spec.init).backbone
+    options = own.model_dump(mode="json", exclude_defaults=True)
+    if differ := first_difference(options, model.backbone):
+        raise ConfigError(
+            f"{_section(model)}.{model.name}.init: the backbone of {model.spec.init} has `{differ[0]}`, not "
+            f"`{differ[1]}`; give both models the same backbone."
         )
 
 
@@ -317,10 +336,15 @@ def _check_disjoint(config: Config, one: str | None, other: str | None, where: s
 
 
 def _check_cycles(config: Config) -> None:
-    """No student learns from itself; each student has at most one model that it depends on."""
-    for start in config.students:
-        chain = [start]
-        while (teacher := config.teacher_of(chain[-1])) is not None:
-            chain.append(teacher)
-            if teacher in chain[:-1]:
-                raise ConfigError(f"students.{start}: circular dependency: {' <- '.join(chain)}.")
+    """No model needs itself, as its teacher or as its initial weights."""
+    sources = {}
+    for name in config.models:
+        entry = config.model(name)
+        _known(config.models, entry.spec.init, f"{_section(entry)}.{name}.init", "model")
+        sources[name] = config.sources_of(name)
+    try:
+        TopologicalSorter(sources).prepare()
+    except CycleError as error:
+        cycle = error.args[1][::-1]
+        where = f"{_section(config.model(cycle[0]))}.{cycle[0]}"
+        raise ConfigError(f"{where}: circular dependency: {' <- '.join(cycle)}.") from None

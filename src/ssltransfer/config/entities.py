@@ -29,6 +29,8 @@ def _reject_run_suffix(name: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterValidator(_reject_run_suffix)]
 
+INIT = "Model whose backbone the training starts from, of the same architecture and size; default: random weights."
+
 
 class NamedSpec(Spec):
     """An entry with a name; a raised `version` invalidates all results of its stage."""
@@ -46,6 +48,7 @@ class Pretext(NamedSpec):
     snapshots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Steps after which the backbone is saved, as a model called NAME@STEP."
     )
+    init: str | None = Field(None, description=INIT)
 
     @property
     def parts(self) -> dict[str, Pretext]:
@@ -121,6 +124,8 @@ class Pretext(NamedSpec):
             raise ValueError("task hog and backbone hog-words must be used together")
         if isinstance(self.task, MultiTask):
             self._check_multi_task(self.task)
+        if self.init is not None and not self.task.is_trainable:
+            raise ValueError(f"task {self.task.name} is not trained and has no initial weights; remove `init`")
         self._check_snapshots()
         return self
 
@@ -205,6 +210,7 @@ class Student(NamedSpec):
     schedule: Schedule
     val: str | None = None
     seed: int = 0
+    init: str | None = Field(None, description=INIT)
 
     @property
     def pretext(self) -> Pretext | None:

@@ -156,7 +156,7 @@ def _student(config: Config, machine: Machine, name: str, student: Student) -> C
     backbone, schedule = student.backbone, student.schedule
     learned = getattr(student.method, "cluster", None) or config.teacher_features_of(name)
     teacher = None if learned else getattr(student.method, "teacher", None)
-    needs = tuple(filter(None, (learned or teacher, student.data)))
+    needs = tuple(filter(None, (learned or teacher, student.init, student.data)))
     n, reading = images(config, student.data), machine.images(config.datasets[student.data])
     seen = schedule.total_steps(n) * schedule.batch_size if n else None
     work = _student_flops(student, config.model(teacher).backbone if teacher else None)
@@ -202,7 +202,7 @@ def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> C
 def _training(config: Config, machine: Machine, name: str, pretext: Pretext, disk: float) -> CostEstimate:
     """Cost of a task, or of several with their shares of the steps."""
     parts = pretext.parts
-    needs = tuple(dict.fromkeys(part.data for part in parts.values() if part.data))
+    needs = tuple(dict.fromkeys(filter(None, (pretext.init, *(part.data for part in parts.values())))))
     schedules = {member: part.schedule for member, part in parts.items() if part.schedule is not None}
     shares = dict.fromkeys(parts, 1.0)
     if isinstance(pretext.task, MultiTask):

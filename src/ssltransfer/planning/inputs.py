@@ -69,7 +69,7 @@ def _normalization_of(model: Pretext | Student) -> Normalize | None:
     elif isinstance(model.method, AttentionTransfer):
         task = model.method.task
     else:
-        return "imagenet"
+        return None if model.init else "imagenet"
     if isinstance(task, Imported):
         return task.normalize
     if isinstance(task, MultiTask) or not task.is_trainable:

@@ -117,9 +117,9 @@ def _nodes(results: Results) -> Iterator[Node]:
 def _model_inputs(results: Results, spec: Pretext | Student) -> list[Key]:
     method = spec.method if isinstance(spec, Student) else None
     if isinstance(method, ClusterClassification):
-        return [("label", f"{method.cluster}/{spec.data}")]
+        return [("label", f"{method.cluster}/{spec.data}"), *_find(results, spec.init)]
     teacher = method.teacher if isinstance(method, Distillation) else None
-    return _find(results, teacher, spec.data)
+    return _find(results, teacher, spec.init, spec.data)
 
 
 def _find(results: Results, *names: str | None) -> list[Key]:
