@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ssltransfer.artifacts.files import ArtifactError, read_json
@@ -105,6 +106,8 @@ class FeaturesManifest(Manifest[Features]):
 class ClusterManifest(Manifest[Cluster]):
     """A clustering; `sizes` counts the points of each cluster, `stopped` names the criterion that ended k-means.
 
+    `levels` has an entry per level above: `parents` is the cluster of each cluster of the level below.
+
     The keys of `FeaturesManifest.origin` are those of the clustered features.
     """
 
@@ -120,6 +123,12 @@ class ClusterManifest(Manifest[Cluster]):
     sizes: list[int]
     iterations: int
     stopped: str
+    levels: list[dict[str, Any]] = []
+
+    @property
+    def parents(self) -> list[np.ndarray]:
+        """For each level above, int64 (k,): the cluster of each cluster of the level below."""
+        return [np.array(level["parents"]) for level in self.levels]
 
 
 M = TypeVar("M", bound=Manifest[Any])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -186,6 +187,16 @@ class Cluster(NamedSpec):
         "pca", description="pca: k-means++ and 20 iterations in 64 principal components first; faster, lower objective."
     )
     l2_normalize: bool = Field(False, description="l2-normalize the features first.")
+    spherical: bool = Field(False, description="Spherical k-means: features and centroids have the length 1 (cosine).")
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (), description="Clusters of the centroids, level by level: [1000, 100] groups the k clusters into 1000."
+    )
+    resample: int = Field(
+        0, ge=0, description="Resampling steps of each level: k-means again, on the points nearest to each centroid."
+    )
+    resample_points: int | None = Field(
+        None, ge=1, description="Points per cluster in these steps; default: a tenth of the mean, at least 10."
+    )
     tolerance: float = Field(
         1e-4, ge=0, description="Stop when a smaller fraction of points moves or of the objective is gained."
     )
@@ -199,6 +210,18 @@ class Cluster(NamedSpec):
         exclude=True,  # the clusters do not depend on it
         description="Keep the features of other datasets; if false, they are labeled while they are computed.",
     )
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether points are divided by their length."""
+        return self.l2_normalize or self.spherical
+
+    @model_validator(mode="after")
+    def _fewer_each_level(self) -> Self:
+        for fine, coarse in pairwise((self.k, *self.levels)):
+            if coarse >= fine:
+                raise ValueError(f"levels: {coarse} clusters of {fine} centroids; each level has fewer than the last")
+        return self
 
 
 class Student(NamedSpec):
