@@ -21,7 +21,7 @@ from ssltransfer.config import ConfigError, read_config
 from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.base import suggest
 from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Pretext, Report, Student
-from ssltransfer.config.formats import FORMATS, AnyDataset, CacheOptions, MotionOptions
+from ssltransfer.config.formats import FORMATS, AnyDataset, CacheOptions, CurateOptions, MotionOptions
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS, TrainedProtocol
 from ssltransfer.config.references import references
@@ -184,6 +184,19 @@ STAGES = (
             Argument("--features", "MANIFEST", "features of the dataset", "optional"),
             Argument("--model", "MANIFEST", "or the model that computes them", "optional"),
             Argument("--index", "INDEX", "index of the dataset"),
+        ),
+        gpu=True,
+    ),
+    Stage(
+        "curate",
+        lambda: stages.curate.run,
+        "labels of a clustering -> a balanced dataset: curate/{dataset}.parquet, {dataset}.txt",
+        CurateOptions.parse,
+        (
+            Argument("--data", "INDEX", "index of the images that were clustered"),
+            Argument("--cluster", "MANIFEST", "manifest of the clustering"),
+            Argument("--labels", "LABELS", "labels of the images under it"),
+            Argument("--features", "MANIFEST", "features of the images, to find near duplicates", "optional"),
         ),
         gpu=True,
     ),

@@ -170,6 +170,39 @@ def test_load_refuses_circular_initial_weights() -> None:
     assert complete(changed("students/cc/init", "jig")).sources_of("cc") == ["jig", "jig"]
 
 
+def test_curated_dataset_takes_the_options_of_its_source() -> None:
+    content = changed("datasets/few", {"curate": {"cluster": "jig-k", "num_images": 30}})
+    content["students"]["small"] = {**BASE["students"]["cc"], "data": "few"}
+    config = complete(content)
+    few, b = config.datasets["few"], config.datasets["b"]
+    assert few.canonical() == b.canonical() and few.estimated_num_images == 30
+    assert config.curator_of("few") is config.clusters["jig-k"] and config.curator_of("b") is None
+    assert few.curate is not None and "clusters" not in few.curate.canonical()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"curate": {"cluster": "jk", "num_images": 3}}, "no cluster is called 'jk'; did you mean 'jig-k'?"),
+        ({"curate": {"cluster": "jig-k", "num_images": 3}, "root": "x"}, "that was clustered; remove `root`."),
+        ({"curate": {"cluster": "jig-k"}}, "give num_images, max_similarity or both"),
+        ({"curate": {"cluster": "own", "num_images": 3}}, "circular dependency: few <- few."),
+        ({"curate": {"cluster": "late", "num_images": 3}}, "circular dependency: "),
+    ],
+)
+def test_load_refuses_curated_datasets(entry: dict[str, Any], said: str) -> None:
+    content = changed("datasets/few", entry)
+    content["clusters"]["own"] = {"features": "jig-conv4", "data": "few", "k": 3}
+    content["students"]["cc"]["data"] = "few"
+    content["features"]["cc-conv4"] = {"model": "cc", "layer": "conv4"}
+    content["clusters"]["late"] = {"features": "cc-conv4", "data": "b", "k": 3}
+    if entry["curate"]["cluster"] != "own":
+        del content["clusters"]["own"]
+    with pytest.raises(ConfigError) as error:
+        complete(content)
+    assert said in str(error.value)
+
+
 def test_load_accepts_student_as_teacher() -> None:
     content = changed("features/cc-conv5", {"model": "cc", "layer": "conv5"})
     content["clusters"]["again"] = {"features": "cc-conv5", "data": "b", "k": 5}

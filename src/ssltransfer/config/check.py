@@ -1,7 +1,7 @@
 """Checks of a completed configuration that need more than one entry, before any job starts."""
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -144,7 +144,8 @@ def _check_cluster(config: Config, cluster: Cluster, where: str) -> None:
 
 def _max_images(dataset: AnyDataset) -> int | None:
     """The largest possible number of images; None if unknown."""
-    return min(filter(None, (getattr(dataset, "num_images", None), dataset.limit)), default=None)
+    curated = dataset.curate.num_images if dataset.curate else None
+    return min(filter(None, (getattr(dataset, "num_images", None), dataset.limit, curated)), default=None)
 
 
 def _check_student(config: Config, student: Student, where: str) -> None:
@@ -335,13 +336,25 @@ def _check_disjoint(config: Config, one: str | None, other: str | None, where: s
         raise ConfigError(f"{where}: {keys} have the same images ({one}, {other}); name two splits.")
 
 
+def _curators_of(config: Config, model: str) -> Iterator[str]:
+    """The models from whose clusters the datasets of a model are chosen."""
+    spec = config.models[model]
+    names = list(spec.datasets) if isinstance(spec, Pretext) else [spec.data, *([spec.val] if spec.val else [])]
+    if isinstance(spec, Student) and isinstance(spec.method, ClusterClassification):
+        names.append(config.clusters[spec.method.cluster].data)
+    for name in names:
+        if curator := config.curator_of(name):
+            yield config.features[curator.features].model
+            names.append(curator.data)
+
+
 def _check_cycles(config: Config) -> None:
-    """No model needs itself, as its teacher or as its initial weights."""
+    """No model needs itself: as its teacher, as its initial weights, or to choose its images."""
     sources = {}
     for name in config.models:
         entry = config.model(name)
         _known(config.models, entry.spec.init, f"{_section(entry)}.{name}.init", "model")
-        sources[name] = config.sources_of(name)
+        sources[name] = [*config.sources_of(name), *_curators_of(config, name)]
     try:
         TopologicalSorter(sources).prepare()
     except CycleError as error:

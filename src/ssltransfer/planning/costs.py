@@ -13,7 +13,7 @@ from ssltransfer.config import Config
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import USUAL_ASPECT
 from ssltransfer.config.entities import Pretext, Student
-from ssltransfer.config.formats import Video
+from ssltransfer.config.formats import CurateOptions, Video
 from ssltransfer.config.formats.folders import FolderDataset
 from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
@@ -54,9 +54,13 @@ class CostEstimate:
 def images(config: Config, dataset: str) -> int | None:
     """Number of images (videos: clips) of a dataset: indexed, published, or listed in its folder; None if unknown."""
     entry = config.datasets[dataset]
-    index = Path(config.results) / ("motion" if isinstance(entry, Video) else "index") / f"{dataset}.parquet"
+    stage = "curate" if entry.curate else "motion" if isinstance(entry, Video) else "index"
+    index = Path(config.results) / stage / f"{dataset}.parquet"
     if index.is_file():
         return int(pq.read_metadata(index).num_rows)
+    if entry.curate:
+        source = images(config, config.clusters[entry.curate.cluster].data)
+        return min(filter(None, (source, entry.curate.num_images)), default=None)
     if isinstance(entry, Video):
         return entry.num_images_hint
     if isinstance(entry, FolderDataset) and entry.num_images_hint is None:
@@ -75,9 +79,10 @@ def _listed(dataset: FolderDataset) -> int | None:
 
 def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
     """The cost of every job, in the order of the stages."""
-    for name in config.datasets:
+    made = {name: dataset for name, dataset in config.datasets.items() if dataset.curate is None}
+    for name in made:
         yield _index(config, machine, name)
-    for name, dataset in config.datasets.items():
+    for name, dataset in made.items():
         if isinstance(dataset, Video):
             yield _motion(config, machine, name, dataset)
         if dataset.cache:
@@ -91,6 +96,9 @@ def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
         yield _cluster(config, machine, name)
     for name, data in sorted(config.labels()):
         yield _label(config, machine, name, data)
+    for name, dataset in config.datasets.items():
+        if dataset.curate:
+            yield _curate(config, machine, name, dataset.curate)
     for name, student in config.students.items():
         yield _student(config, machine, name, student)
     for name, models in config.rows.items():
@@ -140,6 +148,18 @@ def _cluster(config: Config, machine: Machine, name: str) -> CostEstimate:
     memory = n * dims * 2 / 1e9 if n else None
     needs = (cluster.features, cluster.data)
     return CostEstimate("cluster", name, needs, hours, cluster.k * dims * 4e-9, memory, "products")
+
+
+def _curate(config: Config, machine: Machine, name: str, options: CurateOptions) -> CostEstimate:
+    """Near duplicates: the products of all pairs within clusters of equal sizes."""
+    cluster = config.clusters[options.cluster]
+    features, n = config.features[cluster.features], images(config, cluster.data)
+    dims = dims_of(config.model(features.model).backbone, features.layer, features.pool)
+    work = (2.0 * n * (n / cluster.k) * dims if options.max_similarity else 0.0) if n else None
+    hours = None if work is None else work / machine.rate("products") / 3600
+    needs = (options.cluster, cluster.data, *([cluster.features] if options.max_similarity else []))
+    kept = images(config, name)
+    return CostEstimate("curate", name, needs, hours, kept * 1e-7 if kept else None, None, "products")
 
 
 def _label(config: Config, machine: Machine, cluster: str, data: str) -> CostEstimate:

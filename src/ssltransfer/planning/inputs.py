@@ -25,6 +25,8 @@ def input_problems(config: Config) -> Iterator[str]:
     been made is not checked again.
     """
     for name, dataset in config.datasets.items():
+        if dataset.curate:
+            continue
         where = f"datasets.{name}"
         yield from _missing_files(dataset, where)
         indexed = is_current(f"{config.results}/index/{name}.parquet", dataset)

@@ -95,8 +95,9 @@ def _plain(features: str) -> str:
 
 
 def _nodes(results: Results) -> Iterator[Node]:
-    for name in results.datasets:
-        yield Node("index", name)
+    for name, dataset in results.datasets.items():
+        cluster = results.clusters.get(dataset.content.spec.get("curate", {}).get("cluster", ""))
+        yield Node("index", name, [("label", f"{cluster.name}/{cluster.content.spec.data}")] if cluster else [])
     for name, record in results.models.items():
         yield Node(record.stage, name, _model_inputs(results, record.content.spec))
     clustered = {(record.content.spec.features, record.content.spec.data) for record in results.clusters.values()}
