@@ -75,7 +75,7 @@ def test_curate_list_selects_the_images_of_a_dataset(clustered: dict[str, Path],
     for path in read_index(clustered["data"]).paths:
         (tmp_path / "images" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / path).touch()
-    listed = list_images(Folder(root=str(tmp_path / "images"), include=tmp_path / "curate/b.txt"))  # type: ignore[arg-type]
+    listed = list_images(Folder(root=str(tmp_path / "images"), include=tmp_path / "curate/b.txt"))
     assert sorted(int(Path(path).stem) for path in listed.paths) == sorted(ids.tolist())
 
 

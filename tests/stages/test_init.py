@@ -125,7 +125,7 @@ def test_init_reaches_the_momentum_encoder(tmp_path: Path, source: Path, objects
     )
     start_from(task.backbone, source)
     task.on_train_start(index, plan_devices(1))
-    encoder = task.momentum_encoder["backbone"]  # type: ignore[index,union-attr]
+    encoder = task.momentum_encoder["backbone"]  # type: ignore[index]
     write_weights(tmp_path / "slow.safetensors", encoder)  # type: ignore[arg-type]
     assert (tmp_path / "slow.safetensors").read_bytes() == weights(source)
 

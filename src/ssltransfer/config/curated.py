@@ -27,9 +27,9 @@ def _completed(name: str, datasets: Mapping[str, Any], clusters: Mapping[str, An
         raise ConfigError(f"{where}: its images are those of the dataset that was clustered; remove `{other}`.")
     if cluster not in clusters:
         raise ConfigError(f"{where}.cluster: no cluster is called {cluster!r}{suggest(cluster, clusters)}")
-    source = clusters[cluster].get("data") if isinstance(clusters[cluster], dict) else None
+    source = str(clusters[cluster].get("data")) if isinstance(clusters[cluster], dict) else ""
     if source not in datasets:
-        raise ConfigError(f"clusters.{cluster}.data: no dataset is called {source!r}{suggest(str(source), datasets)}")
+        raise ConfigError(f"clusters.{cluster}.data: no dataset is called {source!r}{suggest(source, datasets)}")
     if source in (name, *users):
         raise ConfigError(f"{where}: circular dependency: {' <- '.join([*users, name, source])}.")
     return {**_completed(source, datasets, clusters, (*users, name)), "curate": entry["curate"]}
