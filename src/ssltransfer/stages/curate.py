@@ -57,9 +57,7 @@ def run(
         store, manifest = open_features(features, index=index.fingerprint)
         if differ := [key for key, value in manifest.origin.items() if value != getattr(clustering, key)]:
             raise ArtifactError(f"{features}: not the features of {cluster} (another {' and '.join(differ)}).")
-        original = near_duplicates(
-            store, found.labels, found.distances, spec.max_similarity, device=devices.device, where=str(features)
-        )
+        original = near_duplicates(store, found.labels, found.distances, spec.max_similarity, device=devices.device)
         repeats = np.flatnonzero(original >= 0)
         clusters[repeats] = -1
         for sample, other in zip(repeats.tolist(), original[repeats].tolist(), strict=True):
