@@ -49,20 +49,28 @@ def near_duplicates(
     order = np.lexsort((distances, labels))
     room = (memory_budget() if budget is None else budget) // 4  # beside a copy of the largest cluster as float32
     most = max(2, room // (source.shape[1] * source.dtype.itemsize))
-    for span in _groups(np.bincount(labels), most):
-        ids = order[span.start : span.stop]
-        if len(ids) > most:
-            pieces = np.split(ids, range(most // 2, len(ids), most // 2))
-            for number, piece in enumerate(pieces):
-                x = _unit_rows(source, piece, device)(piece)
-                compare(piece, x, piece, x)
-                for earlier in pieces[:number]:
-                    compare(piece, x, earlier, _unit_rows(source, earlier, device)(earlier))
-            continue
+
+    def compare_clusters(ids: np.ndarray) -> None:
         rows_of = _unit_rows(source, ids, device)
         for cluster in np.split(ids, np.flatnonzero(np.diff(labels[ids])) + 1):
             x = rows_of(cluster)
             compare(cluster, x, cluster, x)
+
+    def compare_pieces(piece: np.ndarray, before: list[np.ndarray]) -> None:
+        x = _unit_rows(source, piece, device)(piece)
+        compare(piece, x, piece, x)
+        for earlier in before:
+            compare(piece, x, earlier, _unit_rows(source, earlier, device)(earlier))
+
+    # Functions, so that their rows are freed before the next ones are read.
+    for span in _groups(np.bincount(labels), most):
+        ids = order[span.start : span.stop]
+        if len(ids) <= most:
+            compare_clusters(ids)
+            continue
+        pieces = np.split(ids, range(most // 2, len(ids), most // 2))
+        for number, piece in enumerate(pieces):
+            compare_pieces(piece, pieces[:number])
     return duplicate_of
 
 
