@@ -27,7 +27,7 @@ def hierarchical_kmeans(
     checkpoint_of: CheckpointOf = lambda level, step: None,
     **options: Any,
 ) -> list[Clustering]:
-    """k-means of the points, then of its centroids, and so on (Vo et al. 2024, section 3.2).
+    """k-means of the points, then of its centroids, and so on (Vo et al. 2024).
 
     Clustering 0 is of the points in ks[0] clusters, clustering t of the centroids of clustering t - 1 in ks[t]. So
     `labels` of clustering t contain the parent of each cluster of clustering t - 1. A level needs memory for the

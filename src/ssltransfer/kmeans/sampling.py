@@ -1,4 +1,4 @@
-"""Balanced sampling from clusters of clusters (Vo et al. 2024, section 3.3)."""
+"""Balanced sampling from clusters of clusters (Vo et al. 2024)."""
 
 from collections.abc import Sequence
 
