@@ -143,7 +143,9 @@ def _cluster(config: Config, machine: Machine, name: str) -> CostEstimate:
     source = config.features[cluster.features]
     dims = dims_of(config.model(source.model).backbone, source.layer, source.pool)
     n = images(config, cluster.data)
-    work = 2.0 * n * dims * cluster.k * cluster.max_iter if n else None
+    part = min(1.0, cluster.resample_points * cluster.k / n) if n and cluster.resample_points else 0.1
+    passes = cluster.max_iter + cluster.resample * (part * cluster.max_iter + 1)
+    work = 2.0 * n * dims * cluster.k * passes if n else None
     hours = work / machine.rate("products") / 3600 if work else None
     memory = n * dims * 2 / 1e9 if n else None
     needs = (cluster.features, cluster.data)
