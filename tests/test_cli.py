@@ -18,7 +18,19 @@ from ssltransfer.config.methods.compress import Compress1q
 from ssltransfer.config.references import references
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ("index", "cache", "motion", "pretext", "features", "cluster", "label", "student", "evaluate", "report")
+STAGES = (
+    "index",
+    "cache",
+    "motion",
+    "pretext",
+    "features",
+    "cluster",
+    "label",
+    "curate",
+    "student",
+    "evaluate",
+    "report",
+)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -21,7 +21,7 @@ from ssltransfer.config import ConfigError, read_config
 from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.base import suggest
 from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Pretext, Report, Student
-from ssltransfer.config.formats import FORMATS, AnyDataset, CacheOptions, MotionOptions
+from ssltransfer.config.formats import FORMATS, AnyDataset, CacheOptions, CurateOptions, MotionOptions
 from ssltransfer.config.methods import METHODS
 from ssltransfer.config.protocols import PROTOCOLS, TrainedProtocol
 from ssltransfer.config.references import references
@@ -116,6 +116,7 @@ class Stage:
 
 IMAGES = Argument("--data", "INDEX", "index of the images")
 MODEL = Argument("--model", "MANIFEST", "manifest of the model")
+INIT = Argument("--init", "MANIFEST", "model whose weights the training starts from", "optional")
 VAL = Argument("--val", "INDEX", "index of the validation images", "optional")
 REPORTED = ("indexes", "models", "features", "clusters", "labels", "metrics")
 
@@ -150,6 +151,7 @@ STAGES = (
             VAL,
             Argument("--task-data", "INDEX", "indexes of further datasets of a multi-task pretext", "many"),
             Argument("--model", "MANIFEST", "pretext that a snapshot belongs to", "optional"),
+            INIT,
         ),
         gpu=True,
         distributed=lambda spec: bool(spec.task.is_trainable),
@@ -186,6 +188,19 @@ STAGES = (
         gpu=True,
     ),
     Stage(
+        "curate",
+        lambda: stages.curate.run,
+        "labels of a clustering -> a balanced dataset: curate/{dataset}.parquet, {dataset}.txt",
+        CurateOptions.parse,
+        (
+            Argument("--data", "INDEX", "index of the images that were clustered"),
+            Argument("--cluster", "MANIFEST", "manifest of the clustering"),
+            Argument("--labels", "LABELS", "labels of the images under it"),
+            Argument("--features", "MANIFEST", "features of the images, to find near duplicates", "optional"),
+        ),
+        gpu=True,
+    ),
+    Stage(
         "student",
         lambda: stages.student.run,
         "index, and labels or a teacher -> a model with the files of `pretext`",
@@ -198,6 +213,7 @@ STAGES = (
             Argument("--teacher", "MANIFEST", "teacher model", "optional"),
             Argument("--features", "MANIFEST", "or its precomputed features of the training images", "optional"),
             Argument("--val-features", "MANIFEST", "and of the validation images", "optional"),
+            INIT,
         ),
         gpu=True,
         distributed=lambda spec: True,

@@ -152,6 +152,57 @@ def test_load_refuses_circular_students() -> None:
         complete(changed("features/jig-conv4/model", "cc"))
 
 
+def test_load_refuses_initial_weights_of_another_network() -> None:
+    wide = {**BASE["students"]["cc"], "backbone": {"name": "caffenet", "width_mult": 2}, "init": "jig"}
+    said = "students.wide.init: the backbone of jig has `width_mult: 1.0`, not `width_mult: 2.0`; give both"
+    with pytest.raises(ConfigError, match=said):
+        complete(changed("students/wide", wide))
+    with pytest.raises(ConfigError, match=r"students.cc.init: the backbone of jig has `caffenet`, not `alexnet`"):
+        complete(changed("students/cc", {**BASE["students"]["cc"], "backbone": "alexnet", "init": "jig"}))
+    with pytest.raises(ConfigError, match=r"students.cc.init: no model is called 'jg'; did you mean 'jig'\?"):
+        complete(changed("students/cc/init", "jg"))
+
+
+def test_load_refuses_circular_initial_weights() -> None:
+    """cc learns clusters of jig, which would start from cc."""
+    with pytest.raises(ConfigError, match=r"circular dependency: (cc <- jig <- cc|jig <- cc <- jig)"):
+        complete(changed("pretexts/jig/init", "cc"))
+    assert complete(changed("students/cc/init", "jig")).sources_of("cc") == ["jig", "jig"]
+
+
+def test_curated_dataset_takes_the_options_of_its_source() -> None:
+    content = changed("datasets/few", {"curate": {"cluster": "jig-k", "num_images": 30}})
+    content["students"]["small"] = {**BASE["students"]["cc"], "data": "few"}
+    config = complete(content)
+    few, b = config.datasets["few"], config.datasets["b"]
+    assert few.canonical() == b.canonical() and few.estimated_num_images == 30
+    assert config.curator_of("few") is config.clusters["jig-k"] and config.curator_of("b") is None
+    assert few.curate is not None and "clusters" not in few.curate.canonical()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"curate": {"cluster": "jk", "num_images": 3}}, "no cluster is called 'jk'; did you mean 'jig-k'?"),
+        ({"curate": {"cluster": "jig-k", "num_images": 3}, "root": "x"}, "that was clustered; remove `root`."),
+        ({"curate": {"cluster": "jig-k"}}, "give num_images, max_similarity or both"),
+        ({"curate": {"cluster": "own", "num_images": 3}}, "circular dependency: few <- few."),
+        ({"curate": {"cluster": "late", "num_images": 3}}, "circular dependency: "),
+    ],
+)
+def test_load_refuses_curated_datasets(entry: dict[str, Any], said: str) -> None:
+    content = changed("datasets/few", entry)
+    content["clusters"]["own"] = {"features": "jig-conv4", "data": "few", "k": 3}
+    content["students"]["cc"]["data"] = "few"
+    content["features"]["cc-conv4"] = {"model": "cc", "layer": "conv4"}
+    content["clusters"]["late"] = {"features": "cc-conv4", "data": "b", "k": 3}
+    if entry["curate"]["cluster"] != "own":
+        del content["clusters"]["own"]
+    with pytest.raises(ConfigError) as error:
+        complete(content)
+    assert said in str(error.value)
+
+
 def test_load_accepts_student_as_teacher() -> None:
     content = changed("features/cc-conv5", {"model": "cc", "layer": "conv5"})
     content["clusters"]["again"] = {"features": "cc-conv5", "data": "b", "k": 5}
@@ -367,6 +418,14 @@ def test_sweeps_expand() -> None:
     content = changed("clusters/jig-k{k}", {"for": {"k": [3, 5]}, "features": "jig-conv4", "data": "b", "k": "{k}"})
     clusters = complete(content).clusters
     assert clusters["jig-k3"].k == 3 and clusters["jig-k5"].k == 5
+    pairs = [{"k": 3, "seed": 1}, {"k": 5, "seed": 2}]
+    content = changed(
+        "clusters/jig-k{k}", {"for": pairs, "features": "jig-conv4", "data": "b", "k": "{k}", "seed": "{seed}"}
+    )
+    clusters = complete(content).clusters
+    assert [(clusters[f"jig-k{k}"].k, clusters[f"jig-k{k}"].seed) for k in (3, 5)] == [(3, 1), (5, 2)]
+    with pytest.raises(ConfigError, match=r"clusters.jig-k\{k\}.for: expected a list of values per variable"):
+        complete(changed("clusters/jig-k{k}", {"for": [3, 5], "features": "jig-conv4", "data": "b", "k": "{k}"}))
     with pytest.raises(ConfigError, match=r"clusters.jig-k: duplicate name"):
         complete(changed("clusters/jig{k}", {"for": {"k": ["-k"]}, "features": "jig-conv4", "data": "b", "k": 4}))
     with pytest.raises(ConfigError, match="is not a variable of this sweep; its variables are k"):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from ssltransfer.kmeans import ArraySource, kmeans
+from ssltransfer.kmeans import ArraySource, hierarchical_kmeans, kmeans
 
 
 class Chunks(ArraySource):
@@ -27,12 +27,19 @@ points = np.load(folder.parent / "points.npy")
 init: Any = how
 if how == "outliers":
     init = np.concatenate([points[:22], np.full((3, points.shape[1]), 900)]).astype(np.float32)
-found = kmeans(Chunks(points), 25, init=init, tolerance=0, seed=1, rank=rank, world=world)
+options: dict[str, Any] = {"tolerance": 0, "seed": 1, "rank": rank, "world": world}
+parents = np.zeros(0)
+if how == "levels":
+    found, above = hierarchical_kmeans(Chunks(points), (25, 5), resample=1, init="random", **options)
+    parents = above.labels
+else:
+    found = kmeans(Chunks(points), 25, init=init, **options)
 np.savez(
     folder / f"{rank}.npz",
     centroids=found.centroids,
     labels=found.labels,
     distances=found.distances,
+    parents=parents,
     objective=found.objective,
     moved=[row["moved"] for row in found.curve],
     empty=[row["empty"] for row in found.curve],

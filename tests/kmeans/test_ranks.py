@@ -36,7 +36,7 @@ def by_ranks(folder: Path, init: str, world: int) -> dict[str, np.ndarray]:
     return found[0]
 
 
-@pytest.mark.parametrize("init", ["random", "pca", "outliers"])
+@pytest.mark.parametrize("init", ["random", "pca", "outliers", "levels"])
 def test_kmeans_by_two_processes_equals_one(tmp_path: Path, init: str) -> None:
     np.save(tmp_path / "points.npy", points())
     one = by_ranks(tmp_path / "one", init, 1)
@@ -45,6 +45,7 @@ def test_kmeans_by_two_processes_equals_one(tmp_path: Path, init: str) -> None:
     assert two["objective"] == pytest.approx(one["objective"], rel=1e-6)
     np.testing.assert_array_equal(two["labels"], one["labels"])
     np.testing.assert_array_equal(two["moved"], one["moved"])
+    np.testing.assert_array_equal(two["parents"], one["parents"])
     np.testing.assert_allclose(two["centroids"], one["centroids"], atol=1e-4)
     for name, values in again.items():
         np.testing.assert_array_equal(values, two[name])

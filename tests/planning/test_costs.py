@@ -169,6 +169,35 @@ pretexts:
     assert list(jobs_before(list(estimate(config, Machine()))).values())[2] == {0, 1}
 
 
+def test_estimate_of_curated_datasets_follows_their_clusters(tmp_path: Path) -> None:
+    """10,000 images in 10 clusters: 1000 comparisons of 4096 features for each. Then a training on 500 of them."""
+    (tmp_path / "c.yaml").write_text("""
+results: results
+datasets:
+  photos: {format: folder, root: photos, num_images_hint: 10000}
+  few: {curate: {cluster: tens, num_images: 500, max_similarity: 0.9}}
+pretexts:
+  teacher: {task: random, backbone: caffenet}
+  turns: {task: rotation, backbone: caffenet, data: few, init: teacher, schedule: {epochs: 2, batch_size: 10, lr: 0.1}}
+features: {teacher: {model: teacher, layer: fc7}}
+clusters: {tens: {features: teacher, data: photos, k: 10, max_iter: 20, resample: 5, resample_points: 500}}
+""")
+    config = read_config(tmp_path / "c.yaml")
+    costs = list(estimate(config, Machine()))
+    jobs = [f"{cost.stage} {cost.name}" for cost in costs]
+    assert [job for job in jobs if job.startswith("index")] == ["index photos"] and images(config, "few") == 500
+    curated, cluster, turns = (jobs.index(job) for job in ("curate few", "cluster tens", "pretext turns"))
+    flop = 1e4 * 1e3 * 4096 * 2
+    assert costs[curated].hours == pytest.approx(flop / Machine().rate("products") / 3600)
+    # 20 iterations; then five times 20 on half of the images and one pass.
+    flop = 2 * 1e4 * 4096 * 10 * (20 + 5 * (0.5 * 20 + 1))
+    assert costs[cluster].hours == pytest.approx(flop / Machine().rate("products") / 3600)
+    before = jobs_before(costs)
+    needed = {"index photos", "features teacher on photos", "cluster tens", "label tens on photos"}
+    assert {jobs[job] for job in before[curated]} == needed
+    assert {jobs[job] for job in before[turns]} == {"curate few", "pretext teacher"}
+
+
 def test_segmentation_flops_match_hand_calculation(tmp_path: Path) -> None:
     """CaffeNet on 375 x 500 padded by 100: maps of 142 x 173, 71 x 86, 35 x 43, and 12 x 16 cells of fc6."""
     convolutions = 142 * 173 * 96 * 363 + 71 * 86 * 256 * 1200 + 35 * 43 * (384 * 2304 + 384 * 1728 + 256 * 1728)

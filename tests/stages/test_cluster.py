@@ -7,8 +7,9 @@ import pytest
 from sklearn.cluster import KMeans
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
+from ssltransfer.artifacts.manifest import ClusterManifest, read_manifest
 from ssltransfer.config.entities import Cluster
-from ssltransfer.kmeans import lloyd
+from ssltransfer.kmeans import ArraySource, kmeans, lloyd
 from ssltransfer.stages import cluster
 from ssltransfer.training.devices import Devices
 from tests.helpers.pretended_cuda import CUDA, on_gpu
@@ -50,6 +51,33 @@ def test_cluster_outputs_are_consistent(make_features, tmp_path):
     assert not list(output.parent.rglob("checkpoint.pt"))
     refit = KMeans(10, init=centroids.astype(np.float64), n_init=1, tol=0).fit(x.astype(np.float64))
     assert refit.inertia_ == pytest.approx(manifest["objective"], rel=1e-6)  # a fixed point of Lloyd's
+
+
+def test_cluster_writes_levels(make_features, tmp_path):
+    features, _ = make_features(blobs())
+    for name, options in (("levels", {"levels": (8, 3)}), ("plain", {})):
+        output = tmp_path / name / "manifest.json"
+        cluster.run(spec(k=30, spherical=True, **options), features=features, output=output, threads=1)
+    plain, found = (read_manifest(tmp_path / name / "manifest.json", ClusterManifest) for name in ("plain", "levels"))
+    assert found.centroids == plain.centroids and found.sizes == plain.sizes
+    assert "levels" not in json.loads(plain.path.read_text()) and plain.parents == []
+    centroids = np.load(tmp_path / "levels" / "centroids.npy")
+    for number, (k, parents) in enumerate(zip((8, 3), found.parents, strict=True), 2):
+        file = tmp_path / "levels" / f"level{number}.npy"
+        assert file_digest(file) == found.levels[number - 2]["centroids"]
+        above = kmeans(ArraySource(centroids), k, spherical=True, init="pca")
+        np.testing.assert_array_equal(np.load(file), above.centroids)
+        np.testing.assert_array_equal(parents, above.labels)
+        centroids = above.centroids
+    assert not list(tmp_path.rglob("checkpoint*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"), [((10,), "10 clusters of 10 centroids"), ((5, 8), "8 clusters of 5 centroids")]
+)
+def test_cluster_levels_must_get_fewer(levels, said):
+    with pytest.raises(ValueError, match=said):
+        spec(levels=levels)
 
 
 def test_cluster_writes_rows_as_they_come(make_features, tmp_path, monkeypatch):

@@ -58,10 +58,11 @@ def test_label_clustered_dataset_matches_sizes(clustering, make_features, tmp_pa
     assert found.distances.sum(dtype=np.float64) == pytest.approx(content["objective"], rel=1e-9)
 
 
-def test_label_normalizes_as_clustering(clustering, make_features, tmp_path):
+@pytest.mark.parametrize("option", ["l2_normalize", "spherical"])
+def test_label_normalizes_as_clustering(clustering, make_features, tmp_path, option):
     x = np.random.default_rng(2).normal(size=(300, 6)).astype(np.float32) * 50
     features, index = make_features(x, "other")
-    manifest = clustering(l2_normalize=True)
+    manifest = clustering(**{option: True})
     found = labeled(manifest, features, index, tmp_path / "l.parquet")
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     distances, labels = KDTree(np.load(manifest.parent / "centroids.npy")).query(unit)

@@ -88,10 +88,35 @@ def motion_spec(wildcards):
 
 
 def index_of(dataset):
-    """The index for all readers of images: of the files, of the cache, or of the clips of videos."""
+    """The index for all readers of images: of the files, of the cache, of the clips of videos, or of chosen images."""
     entry = CONFIG.datasets[dataset]
     stage = "motion" if entry.format == "video" else "cache" if entry.cache else "index"
-    return f"{RESULTS}/{stage}/{dataset}.parquet"
+    return f"{RESULTS}/{'curate' if entry.curate else stage}/{dataset}.parquet"
+
+
+def curate_spec(wildcards):
+    return CONFIG.datasets[wildcards.dataset].curate.canonical()
+
+
+def curate_data(wildcards):
+    return index_of(CONFIG.curator_of(wildcards.dataset).data)
+
+
+def curate_cluster(wildcards):
+    name = CONFIG.datasets[wildcards.dataset].curate.cluster
+    return f"{RESULTS}/cluster/{name}/manifest.json"
+
+
+def curate_labels(wildcards):
+    name = CONFIG.datasets[wildcards.dataset].curate.cluster
+    return labels_of(name, CONFIG.curator_of(wildcards.dataset).data)
+
+
+def curate_features(wildcards):
+    """The clustered features, if near duplicates are removed."""
+    cluster = CONFIG.curator_of(wildcards.dataset)
+    compared = CONFIG.datasets[wildcards.dataset].curate.max_similarity
+    return [features_of(cluster.features, cluster.data)] if compared else []
 
 
 def dataset_index(wildcards):
@@ -133,6 +158,15 @@ def pretext_model(wildcards):
     return some(
         model_of, getattr(CONFIG.pretexts[wildcards.pretext].task, "source", None)
     )
+
+
+def initial_model(section, wildcard):
+    """The model whose weights a training starts from."""
+
+    def path(wildcards):
+        return some(model_of, getattr(CONFIG, section)[wildcards[wildcard]].init)
+
+    return path
 
 
 def features_model(wildcards):

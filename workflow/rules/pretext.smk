@@ -4,6 +4,7 @@ rule pretext:
         val=pretext_val,
         task_data=pretext_task_data,
         model=pretext_model,
+        init=initial_model("pretexts", "pretext"),
     output:
         f"{RESULTS}/pretext/{{pretext}}/manifest.json",
     log:
@@ -20,5 +21,5 @@ rule pretext:
         spec=spec_of("pretexts", "pretext"),
     shell:
         "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --val {input.val:q}"
-        " --task-data {input.task_data:q} --model {input.model:q}"
+        " --task-data {input.task_data:q} --model {input.model:q} --init {input.init:q}"
         " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

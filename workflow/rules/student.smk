@@ -7,6 +7,7 @@ rule student:
         teacher=student_teacher,
         features=student_features("data"),
         val_features=student_features("val"),
+        init=initial_model("students", "student"),
     output:
         f"{RESULTS}/student/{{student}}/manifest.json",
     log:
@@ -24,5 +25,5 @@ rule student:
     shell:
         "ssltransfer student --spec {params.spec:q} --data {input.data:q} --labels {input.labels:q}"
         " --val {input.val:q} --val-labels {input.val_labels:q} --teacher {input.teacher:q}"
-        " --features {input.features:q} --val-features {input.val_features:q}"
+        " --features {input.features:q} --val-features {input.val_features:q} --init {input.init:q}"
         " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -179,7 +180,7 @@ def write_index(path: Path, index: Index) -> None:
     if index.cache is not None:
         about["cache"] = {
             # Relative to the index, so that results can be moved.
-            "folder": index.cache.folder.relative_to(path.parent).as_posix(),
+            "folder": Path(os.path.relpath(index.cache.folder, path.parent)).as_posix(),
             "options": index.cache.options.canonical(),
             "shards": index.cache.shards,
         }

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ssltransfer.artifacts.files import ArtifactError, read_json
@@ -62,6 +63,7 @@ class ModelManifest(Manifest[Pretext | Student]):
         chance_losses: task -> chance-level loss, for multi-task training.
         mixes: task -> alpha of each unit, for multi-task training with `l1_layer_mix`.
         snapshots: step -> digest of the backbone's weights after it.
+        init: digest of the weights that the training started from; None for random ones.
     """
 
     specs: ClassVar[Mapping[str, type[Spec]]] = {"pretext": Pretext, "student": Student}
@@ -73,6 +75,7 @@ class ModelManifest(Manifest[Pretext | Student]):
     chance_losses: dict[str, float] = {}
     mixes: dict[str, list[float]] = {}
     snapshots: dict[str, str] = {}
+    init: str | None = None
 
 
 class FeaturesManifest(Manifest[Features]):
@@ -104,6 +107,8 @@ class ClusterManifest(Manifest[Cluster]):
     """A clustering; `sizes` counts the points of each cluster, `objective` is their summed squared distance to the
     centroids, `stopped` names the criterion that ended k-means.
 
+    `levels` has an entry per level above: `parents` is the cluster of each cluster of the level below.
+
     The keys of `FeaturesManifest.origin` are those of the clustered features.
     """
 
@@ -120,6 +125,12 @@ class ClusterManifest(Manifest[Cluster]):
     objective: float
     iterations: int
     stopped: str
+    levels: list[dict[str, Any]] = []
+
+    @property
+    def parents(self) -> list[np.ndarray]:
+        """For each level above, int64 (k,): the cluster of each cluster of the level below."""
+        return [np.array(level["parents"]) for level in self.levels]
 
 
 M = TypeVar("M", bound=Manifest[Any])

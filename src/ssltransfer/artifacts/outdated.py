@@ -31,10 +31,14 @@ def _specs(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every output that holds its spec, and that spec."""
     results = config.results
     for name, dataset in config.datasets.items():
-        yield f"{results}/index/{name}.parquet", {"spec": _content(dataset)}
-        for stage in ("cache", "motion"):
+        made = _content(dataset)
+        if dataset.curate is None:
+            yield f"{results}/index/{name}.parquet", {"spec": made}
+        for stage in ("cache", "motion", "curate"):
             if options := getattr(dataset, stage, None):
-                yield f"{results}/{stage}/{name}.parquet", {"spec": _content(dataset) | {stage: _content(options)}}
+                made = made | {stage: _content(options)}
+                if dataset.curate is None or stage == "curate":
+                    yield f"{results}/{stage}/{name}.parquet", {"spec": made}
     for stage, entries in (("pretext", config.pretexts), ("cluster", config.clusters), ("student", config.students)):
         for name, entry in entries.items():
             yield f"{results}/{stage}/{name}/manifest.json", {"spec": _content(entry)}

@@ -1,7 +1,8 @@
 """Checks of a completed configuration that need more than one entry, before any job starts."""
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ssltransfer.config.base import ConfigError, suggest
@@ -35,7 +36,7 @@ from ssltransfer.config.protocols import (
 )
 from ssltransfer.config.references import check_references
 from ssltransfer.config.tasks import Imported
-from ssltransfer.config.weights_metadata import backbone_difference
+from ssltransfer.config.weights_metadata import backbone_difference, first_difference
 
 
 def check(config: Config) -> None:
@@ -71,7 +72,8 @@ def check(config: Config) -> None:
     _check_cycles(config)
     for name in config.models:
         model = config.model(name)
-        check_model_size(model, f"{'pretexts' if model.stage == 'pretext' else 'students'}.{name}.backbone")
+        check_model_size(model, f"{_section(model)}.{name}.backbone")
+        _check_init(config, model)
 
 
 def _check_pretext(config: Config, pretext: Pretext, where: str) -> None:
@@ -110,6 +112,23 @@ def _check_task(config: Config, pretext: Pretext, where: str) -> None:
         )
 
 
+def _section(model: ModelEntry) -> str:
+    return "pretexts" if model.stage == "pretext" else "students"
+
+
+def _check_init(config: Config, model: ModelEntry) -> None:
+    """The weights that a training starts from are of the same network."""
+    if model.spec.init is None:
+        return
+    own = config.model(model.spec.init).backbone
+    options = own.model_dump(mode="json", exclude_defaults=True)
+    if differ := first_difference(options, model.backbone):
+        raise ConfigError(
+            f"{_section(model)}.{model.name}.init: the backbone of {model.spec.init} has `{differ[0]}`, not "
+            f"`{differ[1]}`; give both models the same backbone."
+        )
+
+
 def _check_features(config: Config, features: Features, where: str) -> None:
     _known(config.models, features.model, f"{where}.model", "model")
     model = config.model(features.model)
@@ -127,7 +146,8 @@ def _check_cluster(config: Config, cluster: Cluster, where: str) -> None:
 
 def _max_images(dataset: AnyDataset) -> int | None:
     """The largest possible number of images; None if unknown."""
-    return min(filter(None, (getattr(dataset, "num_images", None), dataset.limit)), default=None)
+    curated = dataset.curate.num_images if dataset.curate else None
+    return min(filter(None, (getattr(dataset, "num_images", None), dataset.limit, curated)), default=None)
 
 
 def _check_student(config: Config, student: Student, where: str) -> None:
@@ -331,11 +351,28 @@ def _check_disjoint(config: Config, one: str | None, other: str | None, where: s
         raise ConfigError(f"{where}: {keys} have the same images ({one}, {other}); name two splits.")
 
 
+def _curators_of(config: Config, model: str) -> Iterator[str]:
+    """The models from whose clusters the datasets of a model are chosen."""
+    spec = config.models[model]
+    names = list(spec.datasets) if isinstance(spec, Pretext) else [spec.data, *([spec.val] if spec.val else [])]
+    if isinstance(spec, Student) and isinstance(spec.method, ClusterClassification):
+        names.append(config.clusters[spec.method.cluster].data)
+    for name in names:
+        if curator := config.curator_of(name):
+            yield config.features[curator.features].model
+            names.append(curator.data)
+
+
 def _check_cycles(config: Config) -> None:
-    """No student learns from itself; each student has at most one model that it depends on."""
-    for start in config.students:
-        chain = [start]
-        while (teacher := config.teacher_of(chain[-1])) is not None:
-            chain.append(teacher)
-            if teacher in chain[:-1]:
-                raise ConfigError(f"students.{start}: circular dependency: {' <- '.join(chain)}.")
+    """No model needs itself: as its teacher, as its initial weights, or to choose its images."""
+    sources = {}
+    for name in config.models:
+        entry = config.model(name)
+        _known(config.models, entry.spec.init, f"{_section(entry)}.{name}.init", "model")
+        sources[name] = [*config.sources_of(name), *_curators_of(config, name)]
+    try:
+        TopologicalSorter(sources).prepare()
+    except CycleError as error:
+        cycle = error.args[1][::-1]
+        where = f"{_section(config.model(cycle[0]))}.{cycle[0]}"
+        raise ConfigError(f"{where}: circular dependency: {' <- '.join(cycle)}.") from None

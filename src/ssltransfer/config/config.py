@@ -88,6 +88,17 @@ class Config:
             return self.features[self.clusters[method.cluster].features].model
         return method.teacher if isinstance(method, Distillation) else None
 
+    def sources_of(self, model: str) -> list[str]:
+        """Models that must be made before a model: teacher, initial weights, the training of a snapshot."""
+        spec = self.models[model]
+        source = getattr(spec.task, "source", None) if isinstance(spec, Pretext) else None
+        return [name for name in (self.teacher_of(model), spec.init, source) if name is not None]
+
+    def curator_of(self, dataset: str) -> Cluster | None:
+        """The clustering that a curated dataset is chosen from; None for other datasets."""
+        curate = self.datasets[dataset].curate
+        return self.clusters[curate.cluster] if curate else None
+
     def priority(self, model: str) -> int:
         """Priority of a model's jobs: imports run first, because a wrong file ends the run, and baselines last."""
         imported = model in self.pretexts and isinstance(self.pretexts[model].task, ForeignWeights)

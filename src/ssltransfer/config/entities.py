@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -29,6 +30,8 @@ def _reject_run_suffix(name: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterValidator(_reject_run_suffix)]
 
+INIT = "Model whose backbone the training starts from, of the same architecture and size; default: random weights."
+
 
 class NamedSpec(Spec):
     """An entry with a name; a raised `version` invalidates all results of its stage."""
@@ -46,6 +49,7 @@ class Pretext(NamedSpec):
     snapshots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Steps after which the backbone is saved, as a model called NAME@STEP."
     )
+    init: str | None = Field(None, description=INIT)
 
     @property
     def parts(self) -> dict[str, Pretext]:
@@ -121,6 +125,8 @@ class Pretext(NamedSpec):
             raise ValueError("task hog and backbone hog-words must be used together")
         if isinstance(self.task, MultiTask):
             self._check_multi_task(self.task)
+        if self.init is not None and not self.task.is_trainable:
+            raise ValueError(f"task {self.task.name} is not trained and has no initial weights; remove `init`")
         self._check_snapshots()
         return self
 
@@ -181,6 +187,16 @@ class Cluster(NamedSpec):
         "pca", description="pca: k-means++ and 20 iterations in 64 principal components first; faster, lower objective."
     )
     l2_normalize: bool = Field(False, description="l2-normalize the features first.")
+    spherical: bool = Field(False, description="Spherical k-means: features and centroids have the length 1 (cosine).")
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (), description="Clusters of the centroids, level by level: [1000, 100] groups the k clusters into 1000."
+    )
+    resample: int = Field(
+        0, ge=0, description="Resampling steps of each level: k-means again, on the points nearest to each centroid."
+    )
+    resample_points: int | None = Field(
+        None, ge=1, description="Points per cluster in these steps; default: a tenth of the mean, at least 10."
+    )
     tolerance: float = Field(
         1e-4, ge=0, description="Stop when a smaller fraction of points moves or of the objective is gained."
     )
@@ -195,6 +211,18 @@ class Cluster(NamedSpec):
         description="Keep the features of other datasets; if false, they are labeled while they are computed.",
     )
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether points are divided by their length."""
+        return self.l2_normalize or self.spherical
+
+    @model_validator(mode="after")
+    def _fewer_each_level(self) -> Self:
+        for fine, coarse in pairwise((self.k, *self.levels)):
+            if coarse >= fine:
+                raise ValueError(f"levels: {coarse} clusters of {fine} centroids; each level has fewer than the last")
+        return self
+
 
 class Student(NamedSpec):
     """A network trained on pseudo-labels, by a teacher, or on true labels."""
@@ -205,6 +233,7 @@ class Student(NamedSpec):
     schedule: Schedule
     val: str | None = None
     seed: int = 0
+    init: str | None = Field(None, description=INIT)
 
     @property
     def pretext(self) -> Pretext | None:

@@ -22,6 +22,11 @@ def json_schema() -> dict[str, Any]:
             section["patternProperties"] = {pattern: {"anyOf": [entry, SWEEP]}, r"\{": SWEEP}
             section["type"] = ["object", "null"]
             break
+    # Curated datasets have the options of another one.
+    entry = schema["properties"]["datasets"]["patternProperties"]
+    curated = {"type": "object", "required": ["curate"], "additionalProperties": False}
+    curated["properties"] = {"curate": {"$ref": "#/$defs/CurateOptions"}}
+    next(iter(entry.values()))["anyOf"].append(curated)
     # Published weights know their backbone.
     schema["$defs"]["Pretext"]["required"].remove("backbone")
     schema["properties"] |= {"$schema": {"type": "string"}}

@@ -11,6 +11,7 @@ from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.base import ConfigError, explain
 from ssltransfer.config.check import check
 from ssltransfer.config.config import Config
+from ssltransfer.config.curated import with_source_options
 from ssltransfer.config.entities import ConfigFile
 from ssltransfer.config.formats import FORMATS
 from ssltransfer.config.implicit_entries import add_baselines, add_features, add_snapshots
@@ -109,6 +110,8 @@ def _parse(content: dict[str, Any]) -> ConfigFile:
             expanded[section] = expand(section, entries)
         elif entries is not None:
             raise ConfigError(f"{section}: expected a mapping of names to definitions.")
+    if expanded.get("datasets"):
+        expanded["datasets"] = with_source_options(expanded["datasets"], expanded.get("clusters") or {})
     try:
         return ConfigFile.model_validate(expanded)
     except ValidationError as error:

@@ -1,4 +1,7 @@
-"""Sweeps: `name-k{k}: {for: {k: [500, 1000]}, ..., k: "{k}"}` becomes plain entries."""
+"""Sweeps: `name-k{k}: {for: {k: [500, 1000]}, ..., k: "{k}"}` becomes plain entries.
+
+The values of several variables are combined, or listed together: `for: [{round: 1, before: 0}, {round: 2, before: 1}]`.
+"""
 
 import itertools
 import re
@@ -31,11 +34,17 @@ def expand(section: str, entries: dict[str, Any]) -> dict[str, Any]:
 
 def _variants(where: str, name: str, entry: dict[str, Any]) -> Any:
     sweep = entry["for"]
-    if not isinstance(sweep, dict) or not all(isinstance(values, list) and values for values in sweep.values()):
-        raise ConfigError(f"{where}.for: expected a list of values per variable, such as {{k: [500, 1000]}}.")
+    if isinstance(sweep, dict) and all(isinstance(values, list) and values for values in sweep.values()):
+        combinations = [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+    elif isinstance(sweep, list) and sweep and all(isinstance(one, dict) and one for one in sweep):
+        combinations = sweep
+    else:
+        raise ConfigError(
+            f"{where}.for: expected a list of values per variable, such as {{k: [500, 1000]}}, or a list of values of "
+            "all variables, such as [{k: 500, lr: 0.1}, {k: 1000, lr: 0.2}]."
+        )
     rest = {key: value for key, value in entry.items() if key != "for"}
-    for values in itertools.product(*sweep.values()):
-        variables = dict(zip(sweep, values, strict=True))
+    for variables in combinations:
         yield _fill(name, variables, where), _fill(rest, variables, where)
 
 

@@ -38,16 +38,23 @@ def backbone_of(file: Path) -> dict[str, Any] | None:
 
 def backbone_difference(file: Path, stated: BackboneOptions) -> str | None:
     """One sentence on the first option in which the stated backbone differs from that of a file of this package."""
-    if (own := backbone_of(file)) is None:
+    own = backbone_of(file)
+    if own is None or (differ := first_difference(own, stated)) is None:
         return None
-    if own["name"] == stated.name:
-        fields = type(stated).model_fields
-        default = {key: field.default for key, field in fields.items()}
-        given = default | stated.model_dump(mode="json", exclude_defaults=True)
-        keys = [key for key in fields if key not in stated.free_options and (default | own)[key] != given[key]]
-        if not keys:
-            return None
-        theirs, ours = (f"{keys[0]}: {json.dumps(values[keys[0]])}" for values in (default | own, given))
-    else:
-        theirs, ours = own["name"], stated.name
-    return f"{file}: these weights are of a backbone with `{theirs}`, not `{ours}`; leave `backbone` out or correct it."
+    return (
+        f"{file}: these weights are of a backbone with `{differ[0]}`, not `{differ[1]}`; leave `backbone` out or "
+        "correct it."
+    )
+
+
+def first_difference(own: dict[str, Any], stated: BackboneOptions) -> tuple[str, str] | None:
+    """The first option that makes the weights of two backbones differ, as each of them has it; None if they fit."""
+    if own["name"] != stated.name:
+        return own["name"], stated.name
+    fields = type(stated).model_fields
+    default = {key: field.default for key, field in fields.items()}
+    given = default | stated.model_dump(mode="json", exclude_defaults=True)
+    for key in fields:
+        if key not in stated.free_options and (default | own)[key] != given[key]:
+            return f"{key}: {json.dumps((default | own)[key])}", f"{key}: {json.dumps(given[key])}"
+    return None

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
@@ -50,6 +51,7 @@ def kmeans(
     tolerance: float = 1e-4,
     empty_cluster: Empty = "farthest",
     l2_normalize: bool = False,
+    spherical: bool = False,
     backend: Literal["torch", "faiss"] = "torch",
     seed: int = 0,
     device: torch.device | None = None,
@@ -78,6 +80,8 @@ def kmeans(
         empty_cluster: `farthest` moves the centroid of an empty cluster to the point farthest from its own centroid,
             `keep` does not move it, `error` ends the run.
         l2_normalize: divide each point by its length.
+        spherical: spherical k-means (Dhillon & Modha 2001): points and centroids have the length 1, so that the nearest
+            centroid is the one of largest cosine.
         backend: `torch`, or `faiss` if all points fit in host memory.
         seed: of the initial centroids.
         device: default CPU.
@@ -104,7 +108,7 @@ def kmeans(
     points = PointLoader(
         source,
         k,
-        normalize=l2_normalize,
+        normalize=l2_normalize or spherical,
         device=device,
         budget=budget,
         where=where,
@@ -117,7 +121,10 @@ def kmeans(
     kept = points if in_torch else f"{n} points in memory"
     logger.log(level, f"k-means: {k} clusters of {kept}, {backend} on {device}")
     step: TorchStep | FaissStep
-    step = TorchStep(points, k, empty_cluster) if in_torch else FaissStep(points, k, empty_cluster, seed)
+    if in_torch:
+        step = TorchStep(points, k, empty_cluster, spherical=spherical)
+    else:
+        step = FaissStep(points, k, empty_cluster, seed, spherical=spherical)
 
     curve: list[dict[str, Any]] = []
     stopped = ""
@@ -130,6 +137,8 @@ def kmeans(
         centroids = _initialize(points, k, init, seed)
     else:
         centroids = torch.from_numpy(np.array(init, np.float32)).to(device)
+    if spherical:
+        centroids = F.normalize(centroids)
 
     while not stopped:
         started = time.monotonic()

@@ -33,13 +33,13 @@ class PointSource(Protocol):
 
 
 class ArraySource:
-    """An array in memory as a source of one chunk."""
+    """An array in memory as a source of as many chunks as there are processes."""
 
-    def __init__(self, values: np.ndarray):
+    def __init__(self, values: np.ndarray, world: int = 1):
         self._values = values
         self.shape: tuple[int, int] = (values.shape[0], values.shape[1])
         self.dtype = values.dtype
-        self.rows = max(1, len(values))
+        self.rows = max(1, -(-len(values) // world))
 
     def read(self, span: slice) -> np.ndarray:
         """Rows of the array."""
@@ -60,8 +60,9 @@ class SubsetSource:
         ids = self._ids[span]
         rows = np.empty((len(ids), self.shape[1]), self.dtype)
         size = self._source.rows
-        for start in np.unique(ids // size * size).tolist():
-            inside = ids // size * size == start
+        cuts = [0, *(np.flatnonzero(np.diff(ids // size)) + 1).tolist(), len(ids)]
+        for inside in (slice(*pair) for pair in pairwise(cuts) if pair[0] < pair[1]):
+            start = int(ids[inside.start]) // size * size
             chunk = self._source.read(slice(start, min(self._source.shape[0], start + size)))
             rows[inside] = chunk[ids[inside] - start]
         return rows

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError
@@ -33,11 +34,11 @@ class TorchStep:
 
     Points are centered from the first iteration on, which makes rounding errors of the products smaller. On CUDA,
     float16 points are multiplied as float16 and accumulated in float32; norms and sums are float32 or more. The only
-    state is `labels`, int32 (N,), or None before the first iteration.
+    state is `labels`, int32 (N,), or None before the first iteration. `spherical`: centroids have the length 1.
     """
 
-    def __init__(self, points: PointLoader, k: int, empty: Empty):
-        self.points, self.k, self.empty = points, k, empty
+    def __init__(self, points: PointLoader, k: int, empty: Empty, *, spherical: bool = False):
+        self.points, self.k, self.empty, self.spherical = points, k, empty, spherical
         self.labels: Tensor | None = None
         self._half = points.device.type == "cuda" and points.source.dtype == np.float16
         self._scale = 0.5 if self._half else 1.0
@@ -83,6 +84,8 @@ class TorchStep:
             refilled = self._refill(empty.tolist(), labels, distances, sums, centered)
         means = (sums.rows / (counts[:, None] * self._scale)).add_(self._offset).float()
         new = torch.where(counts[:, None] > 0, means, centroids)
+        if self.spherical:
+            new = F.normalize(new)
         self.labels = labels
         return LloydStats(new, float(sums.objective) / self._scale**2, int(sums.moved), len(empty), refilled)
 
@@ -167,7 +170,7 @@ class FaissStep:
 
     labels: Tensor | None = None
 
-    def __init__(self, points: PointLoader, k: int, empty: Empty, seed: int):
+    def __init__(self, points: PointLoader, k: int, empty: Empty, seed: int, *, spherical: bool = False):
         import faiss
 
         if empty == "keep":
@@ -187,6 +190,7 @@ class FaissStep:
         self._options = faiss.ClusteringParameters()
         self._options.niter = 1
         self._options.seed = seed % 2**31
+        self._options.spherical = spherical
         self._options.min_points_per_centroid = 1
         self._options.max_points_per_centroid = points.shape[0]  # the default of 256 silently trains on a sample
         # One index for all iterations: on GPUs each has its own memory for scratch and transfers.

@@ -152,10 +152,12 @@ def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, met
         *_origin(manifest),
     ]
     chain = [manifest.resolve()]
-    # Two models of equal weights would be each other's teacher for ever.
-    while (teacher := teacher_of(chain[-1])) is not None and teacher not in chain:
-        lines += _teacher(teacher)
-        chain.append(teacher)
+    for one in chain:
+        for role, source in (("Initial weights", init_of(one)), ("Teacher", teacher_of(one))):
+            # Two models of equal weights would be each other's teacher for ever.
+            if source is not None and source not in chain:
+                lines += _source(role, source)
+                chain.append(source)
     lines += [
         "",
         "## Training",
@@ -193,16 +195,23 @@ def _origin(manifest: Path) -> list[str]:
     ]
 
 
-def _teacher(manifest: Path) -> list[str]:
-    """Network, normalization and origin of a teacher."""
+def _source(role: str, manifest: Path) -> list[str]:
+    """Network, normalization and origin of a teacher or of initial weights."""
     about = read_json(manifest.parent / "backbone.json")
     network = dict(about["backbone"])
     options = ", ".join([network.pop("name"), *(f"{key} {value}" for key, value in network.items())])
     return [
-        f"- Teacher: `{manifest.parent.name}`, {options}, {about['parameters']:,} parameters; normalization "
+        f"- {role}: `{manifest.parent.name}`, {options}, {about['parameters']:,} parameters; normalization "
         f"`{about['normalize']}`; weights {about['weights']}",
         *(f"  {line}" for line in _origin(manifest)),
     ]
+
+
+def init_of(manifest: Path) -> Path | None:
+    """Manifest of the model whose weights a training started from, if it is in the same results folder."""
+    used, results = read_json(manifest)["inputs"].get("init", []), manifest.resolve().parents[2]
+    files = sorted(file for stage in ("pretext", "student") for file in results.glob(f"{stage}/*/{MANIFEST}"))
+    return next((file for file in files if file_digest(file) in used), None) if used else None
 
 
 def teacher_of(manifest: Path) -> Path | None:
@@ -215,7 +224,7 @@ def teacher_of(manifest: Path) -> Path | None:
     method = (content.get("spec") or {}).get("method")
     if method is None:
         return None
-    used = {digest for digests in content["inputs"].values() for digest in digests}
+    used = {digest for role, digests in content["inputs"].items() if role != "init" for digest in digests}
     # Stored features and clusters know the digest of their model's weights.
     sources = [file for file in results.glob(f"features/*/*/{MANIFEST}") if file_digest(file) in used]
     if "cluster" in method:

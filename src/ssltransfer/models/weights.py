@@ -16,6 +16,7 @@ from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.transforms import ResizeCenterCrop
+from ssltransfer.logs import logger
 from ssltransfer.models.backbone import Backbone, move
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
@@ -149,6 +150,29 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Pretrained
     _verify(backbone, about, file)
     move(backbone, device)
     return PretrainedModel(backbone, about["normalize"], content["weights"], manifest.parent.name)
+
+
+def start_from(backbone: Backbone, manifest: Path) -> PretrainedModel:
+    """Give a backbone, in place, the weights of a model, which is returned.
+
+    Fully-connected layers that the model lacks keep their random weights.
+
+    Raises:
+        ArtifactError: the model is of another architecture or size.
+    """
+    model = read_model(manifest)
+    given, own = model.backbone.state_dict(), backbone.state_dict()
+    fresh, unused = own.keys() - given.keys(), given.keys() - own.keys()
+    only_top = not (fresh and model.backbone.include_top) and not (unused and backbone.include_top)
+    if not only_top or any(given[name].shape != own[name].shape for name in own.keys() & given.keys()):
+        raise ArtifactError(
+            f"{manifest}: a {model.backbone.options.slug}, whose weights do not fit a {backbone.options.slug}; start "
+            "from a model with the same backbone."
+        )
+    backbone.load_state_dict(own | {name: given[name] for name in own.keys() & given.keys()})
+    kept = ", without its fully-connected layers, which are random" if fresh else ""
+    logger.info(f"initial weights of {model.name}{kept}")
+    return model
 
 
 def verify_activations(backbone: Backbone, about: dict[str, Any], file: Path) -> None:

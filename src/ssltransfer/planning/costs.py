@@ -13,7 +13,7 @@ from ssltransfer.config import Config
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import USUAL_ASPECT
 from ssltransfer.config.entities import Pretext, Student
-from ssltransfer.config.formats import Video
+from ssltransfer.config.formats import CurateOptions, Video
 from ssltransfer.config.formats.folders import FolderDataset
 from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
@@ -54,9 +54,13 @@ class CostEstimate:
 def images(config: Config, dataset: str) -> int | None:
     """Number of images (videos: clips) of a dataset: indexed, published, or listed in its folder; None if unknown."""
     entry = config.datasets[dataset]
-    index = Path(config.results) / ("motion" if isinstance(entry, Video) else "index") / f"{dataset}.parquet"
+    stage = "curate" if entry.curate else "motion" if isinstance(entry, Video) else "index"
+    index = Path(config.results) / stage / f"{dataset}.parquet"
     if index.is_file():
         return int(pq.read_metadata(index).num_rows)
+    if entry.curate:
+        source = images(config, config.clusters[entry.curate.cluster].data)
+        return min(filter(None, (source, entry.curate.num_images)), default=None)
     if isinstance(entry, Video):
         return entry.num_images_hint
     if isinstance(entry, FolderDataset) and entry.num_images_hint is None:
@@ -75,9 +79,10 @@ def _listed(dataset: FolderDataset) -> int | None:
 
 def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
     """The cost of every job, in the order of the stages."""
-    for name in config.datasets:
+    made = {name: dataset for name, dataset in config.datasets.items() if dataset.curate is None}
+    for name in made:
         yield _index(config, machine, name)
-    for name, dataset in config.datasets.items():
+    for name, dataset in made.items():
         if isinstance(dataset, Video):
             yield _motion(config, machine, name, dataset)
         if dataset.cache:
@@ -91,6 +96,9 @@ def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
         yield _cluster(config, machine, name)
     for name, data in sorted(config.labels()):
         yield _label(config, machine, name, data)
+    for name, dataset in config.datasets.items():
+        if dataset.curate:
+            yield _curate(config, machine, name, dataset.curate)
     for name, student in config.students.items():
         yield _student(config, machine, name, student)
     for name, models in config.rows.items():
@@ -135,11 +143,25 @@ def _cluster(config: Config, machine: Machine, name: str) -> CostEstimate:
     source = config.features[cluster.features]
     dims = dims_of(config.model(source.model).backbone, source.layer, source.pool)
     n = images(config, cluster.data)
-    work = 2.0 * n * dims * cluster.k * cluster.max_iter if n else None
+    part = min(1.0, cluster.resample_points * cluster.k / n) if n and cluster.resample_points else 0.1
+    passes = cluster.max_iter + cluster.resample * (part * cluster.max_iter + 1)
+    work = 2.0 * n * dims * cluster.k * passes if n else None
     hours = work / machine.rate("products") / 3600 if work else None
     memory = n * dims * 2 / 1e9 if n else None
     needs = (cluster.features, cluster.data)
     return CostEstimate("cluster", name, needs, hours, cluster.k * dims * 4e-9, memory, "products")
+
+
+def _curate(config: Config, machine: Machine, name: str, options: CurateOptions) -> CostEstimate:
+    """Near duplicates: the products of all pairs within clusters of equal sizes."""
+    cluster = config.clusters[options.cluster]
+    features, n = config.features[cluster.features], images(config, cluster.data)
+    dims = dims_of(config.model(features.model).backbone, features.layer, features.pool)
+    work = (2.0 * n * (n / cluster.k) * dims if options.max_similarity else 0.0) if n else None
+    hours = None if work is None else work / machine.rate("products") / 3600
+    needs = (options.cluster, cluster.data, *([cluster.features] if options.max_similarity else []))
+    kept = images(config, name)
+    return CostEstimate("curate", name, needs, hours, kept * 1e-7 if kept else None, None, "products")
 
 
 def _label(config: Config, machine: Machine, cluster: str, data: str) -> CostEstimate:
@@ -156,7 +178,7 @@ def _student(config: Config, machine: Machine, name: str, student: Student) -> C
     backbone, schedule = student.backbone, student.schedule
     learned = getattr(student.method, "cluster", None) or config.teacher_features_of(name)
     teacher = None if learned else getattr(student.method, "teacher", None)
-    needs = tuple(filter(None, (learned or teacher, student.data)))
+    needs = tuple(filter(None, (learned or teacher, student.init, student.data)))
     n, reading = images(config, student.data), machine.images(config.datasets[student.data])
     seen = schedule.total_steps(n) * schedule.batch_size if n else None
     work = _student_flops(student, config.model(teacher).backbone if teacher else None)
@@ -202,7 +224,7 @@ def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> C
 def _training(config: Config, machine: Machine, name: str, pretext: Pretext, disk: float) -> CostEstimate:
     """Cost of a task, or of several with their shares of the steps."""
     parts = pretext.parts
-    needs = tuple(dict.fromkeys(part.data for part in parts.values() if part.data))
+    needs = tuple(dict.fromkeys(filter(None, (pretext.init, *(part.data for part in parts.values())))))
     schedules = {member: part.schedule for member, part in parts.items() if part.schedule is not None}
     shares = dict.fromkeys(parts, 1.0)
     if isinstance(pretext.task, MultiTask):

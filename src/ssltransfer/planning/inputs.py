@@ -26,6 +26,8 @@ def input_problems(config: Config) -> Iterator[str]:
     been made is not checked again.
     """
     for name, dataset in config.datasets.items():
+        if dataset.curate:
+            continue
         where = f"datasets.{name}"
         yield from _missing_files(dataset, where)
         indexed = is_current(f"{config.results}/index/{name}.parquet", dataset)
@@ -74,7 +76,7 @@ def _normalization_of(model: Pretext | Student) -> Normalize | None:
     elif isinstance(model.method, AttentionTransfer):
         task = model.method.task
     else:
-        return "imagenet"
+        return None if model.init else "imagenet"
     if isinstance(task, Imported):
         return task.normalize
     if isinstance(task, MultiTask) or not task.is_trainable:

@@ -10,14 +10,15 @@ NODE = 8  # devices that one job may share
 SHARED = {"pretext", "features", "cluster", "student"}  # stages whose jobs share several
 
 
-DATA = {"index", "motion", "cache"}
+DATA = {"index", "motion", "cache", "curate"}
 MODELS = {"pretext", "student"}
 # The stages whose results each stage reads: entries of different sections may have the same name.
 READS = {
     "index": set[str](),
     "motion": {"index"},
     "cache": {"index", "motion"},
-    "pretext": DATA | {"pretext"},
+    "curate": DATA | {"features", "cluster", "label"},
+    "pretext": DATA | MODELS,
     "features": DATA | MODELS,
     "cluster": DATA | {"features"},
     "label": DATA | MODELS | {"features", "cluster"},

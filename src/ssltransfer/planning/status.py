@@ -14,6 +14,7 @@ FINISHED = {
     "index": "*.parquet",
     "cache": "*.parquet",
     "motion": "*.parquet",
+    "curate": "*.parquet",
     "pretext": "*/manifest.json",
     "features": "*/*/manifest.json",
     "cluster": "*/manifest.json",

@@ -95,8 +95,9 @@ def _plain(features: str) -> str:
 
 
 def _nodes(results: Results) -> Iterator[Node]:
-    for name in results.datasets:
-        yield Node("index", name)
+    for name, dataset in results.datasets.items():
+        cluster = results.clusters.get(dataset.content.spec.get("curate", {}).get("cluster", ""))
+        yield Node("index", name, [("label", f"{cluster.name}/{cluster.content.spec.data}")] if cluster else [])
     for name, record in results.models.items():
         yield Node(record.stage, name, _model_inputs(results, record.content.spec))
     clustered = {(record.content.spec.features, record.content.spec.data) for record in results.clusters.values()}
@@ -117,9 +118,9 @@ def _nodes(results: Results) -> Iterator[Node]:
 def _model_inputs(results: Results, spec: Pretext | Student) -> list[Key]:
     method = spec.method if isinstance(spec, Student) else None
     if isinstance(method, ClusterClassification):
-        return [("label", f"{method.cluster}/{spec.data}")]
+        return [("label", f"{method.cluster}/{spec.data}"), *_find(results, spec.init)]
     teacher = method.teacher if isinstance(method, Distillation) else None
-    return _find(results, teacher, spec.data)
+    return _find(results, teacher, spec.init, spec.data)
 
 
 def _find(results: Results, *names: str | None) -> list[Key]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ssltransfer.stages import cache as cache
     from ssltransfer.stages import cluster as cluster
+    from ssltransfer.stages import curate as curate
     from ssltransfer.stages import evaluate as evaluate
     from ssltransfer.stages import features as features
     from ssltransfer.stages import index as index

@@ -10,7 +10,7 @@ from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import atomic_write, file_digest, write_text
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Cluster
-from ssltransfer.kmeans import kmeans
+from ssltransfer.kmeans import hierarchical_kmeans
 from ssltransfer.logs import logger
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import plan_devices
@@ -18,6 +18,8 @@ from ssltransfer.training.devices import plan_devices
 
 def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = None) -> None:
     """Cluster a feature store and write {output's folder}/centroids.npy, curve.jsonl and the manifest.
+
+    With `levels` it also clusters the centroids and writes level2.npy, level3.npy, ...
 
     Every iteration uses all points (Noroozi et al. 2018, implementation details; protocols 3.1). Points that do not
     fit in SSLTRANSFER_MEMORY_MB (default: half of the free memory) are read again in each iteration.
@@ -31,35 +33,42 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             return
         devices = plan_devices(threads)
         store, source = open_features(features)
-        checkpoint = Checkpoint(work.folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
+
+        def checkpoint_of(level: int, step: int) -> Checkpoint:
+            name = f"checkpoint-{level + 1}-{step}.pt" if level or step else "checkpoint.pt"
+            return Checkpoint(work.folder / name, rank=devices.rank, world=devices.world)
 
         def save_curve(rows: list[dict[str, Any]]) -> None:
             if devices.rank == 0:
                 (work.folder / "curve.jsonl").write_text(_lines(rows), encoding="utf-8")
 
-        with checkpoint:
-            found = kmeans(
-                store,
-                spec.k,
-                init=spec.init,
-                max_iter=spec.max_iter,
-                tolerance=spec.tolerance,
-                empty_cluster=spec.empty_cluster,
-                l2_normalize=spec.l2_normalize,
-                backend=spec.backend,
-                seed=spec.seed,
-                device=devices.device,
-                checkpoint=checkpoint,
-                where=str(features),
-                rank=devices.rank,
-                world=devices.world,
-                save_curve=save_curve,
-            )
+        found, *above = hierarchical_kmeans(
+            store,
+            (spec.k, *spec.levels),
+            resample=spec.resample,
+            resample_points=spec.resample_points,
+            checkpoint_of=checkpoint_of,
+            init=spec.init,
+            max_iter=spec.max_iter,
+            tolerance=spec.tolerance,
+            empty_cluster=spec.empty_cluster,
+            l2_normalize=spec.l2_normalize,
+            spherical=spec.spherical,
+            backend=spec.backend,
+            seed=spec.seed,
+            device=devices.device,
+            where=str(features),
+            rank=devices.rank,
+            world=devices.world,
+            save_curve=save_curve,
+        )
         if devices.rank:
             return
         centroids, curve = output.parent / "centroids.npy", output.parent / "curve.jsonl"
-        with atomic_write(centroids) as beside, beside.open("wb") as file:
-            np.save(file, found.centroids)
+        _save(centroids, found.centroids)
+        levels = [output.parent / f"level{number}.npy" for number in range(2, len(above) + 2)]
+        for path, level in zip(levels, above, strict=True):
+            _save(path, level.centroids)
         write_text(curve, _lines(found.curve))
         n, dims = store.shape
         content: dict[str, Any] = {
@@ -79,13 +88,24 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             "index": source.index,
             **source.origin,
         }
+        if above:
+            content["levels"] = [
+                {"centroids": file_digest(path), "parents": level.labels.tolist(), "objective": level.objective}
+                for path, level in zip(levels, above, strict=True)
+            ]
         logger.info(
             f"k-means: {n} points in {spec.k} clusters of {found.sizes.min()} to {found.sizes.max()}, "
             f"mean squared distance {found.objective / n:.6g}"
         )
-        work.finish(content, files=("centroids.npy", "curve.jsonl"), device=str(devices), residency=found.residency)
-        for leftover in (checkpoint.file, work.folder / "curve.jsonl"):
+        files = ("centroids.npy", "curve.jsonl", *(path.name for path in levels))
+        work.finish(content, files=files, device=str(devices), residency=found.residency)
+        for leftover in (*work.folder.glob("checkpoint*.pt"), work.folder / "curve.jsonl"):
             leftover.unlink(missing_ok=True)
+
+
+def _save(path: Path, values: np.ndarray) -> None:
+    with atomic_write(path) as beside, beside.open("wb") as file:
+        np.save(file, values)
 
 
 def _lines(rows: list[dict[str, Any]]) -> str:

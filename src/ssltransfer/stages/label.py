@@ -65,7 +65,7 @@ def run(
     points = PointLoader(
         source,
         len(centroids),
-        normalize=clustering.spec.l2_normalize,
+        normalize=clustering.spec.normalizes,
         device=devices.device,
         budget=memory_budget(),
         where=str(where),

@@ -10,7 +10,7 @@ from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import MultiTask
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.weights import finish_model
+from ssltransfer.models.weights import finish_model, start_from
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, ModelInputs, Trainable, build_task
 from ssltransfer.tasks.pretext.multi_task import together
 from ssltransfer.tasks.pretext.snapshot import file_of, save_snapshot
@@ -27,13 +27,15 @@ def run(
     val: Path | None = None,
     task_data: Sequence[Path] = (),
     model: Path | None = None,
+    init: Path | None = None,
     threads: int | None = None,
 ) -> None:
     """Make the model and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
 
-    `task_data` are the indexes of `spec.task_datasets`, `model` is the manifest of the pretext of a snapshot.
+    `task_data` are the indexes of `spec.task_datasets`, `model` is the manifest of the pretext of a snapshot,
+    `init` that of the model that the training starts from.
     """
-    inputs = {"data": data, "val": val, "task_data": task_data, "model": model}
+    inputs = {"data": data, "val": val, "task_data": task_data, "model": model, "init": init}
     with WorkDir("pretext", output, spec.canonical(), inputs) as work:
         if work.is_cached():
             return
@@ -45,6 +47,8 @@ def run(
             paths += zip(spec.task_datasets, task_data, strict=True)
             trained = _trainable(spec, {name: read_index(path) for name, path in paths if name and path})
             assert spec.schedule is not None
+            if init:
+                content["init"] = start_from(trained.backbone, init).digest
 
             def snapshot(step: int) -> None:
                 if devices.rank == 0:

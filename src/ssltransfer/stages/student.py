@@ -7,7 +7,7 @@ from ssltransfer.artifacts.labels import read_labeled_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Student
 from ssltransfer.config.methods import Supervised
-from ssltransfer.models.weights import finish_model
+from ssltransfer.models.weights import finish_model, start_from
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
@@ -24,6 +24,7 @@ def run(
     teacher: Path | None = None,
     features: Path | None = None,
     val_features: Path | None = None,
+    init: Path | None = None,
     threads: int | None = None,
 ) -> None:
     """Train the student and write {output's folder}/backbone.safetensors, backbone.json, curve.jsonl and the manifest.
@@ -32,9 +33,10 @@ def run(
         labels, val_labels: pseudo-labels of the images, for methods that learn them.
         teacher: manifest of the teacher, for methods that run it during training.
         features, val_features: manifests of its precomputed features, for other methods with a teacher.
+        init: manifest of the model that the training starts from.
     """
     learned = {"teacher": teacher, "features": features, "val_features": val_features}
-    inputs = {"data": data, "val": val, "labels": labels, "val_labels": val_labels, **learned}
+    inputs = {"data": data, "val": val, "labels": labels, "val_labels": val_labels, "init": init, **learned}
     with WorkDir("student", output, spec.canonical(), inputs) as work:
         if work.is_cached():
             return
@@ -45,8 +47,14 @@ def run(
             # The validation set may lack a class, or have more of them.
             held = held.with_labels(labels_by_name(index, held, (spec.data, spec.val or "val")), index.classes)
         task = STUDENT_METHODS[type(spec.method)](StudentInputs(spec, index, held, **learned))
+        summary: dict[str, object] = {}
+        if init:
+            source = start_from(task.backbone, init)
+            summary["init"] = source.digest
+            if spec.method.is_self_contained:  # otherwise a pretext task normalizes the images
+                task.normalization = source.normalization
         fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
         if devices.rank:
             return
-        summary = {"summary": fitted.summary(task.chance_loss)}
+        summary |= {"summary": fitted.summary(task.chance_loss)}
         finish_model(work, task.written(), task.normalization, summary, device=str(devices), **fitted.measured)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ssltransfer.config.base import one_of, options_in
 from ssltransfer.config.formats.base import CacheOptions as CacheOptions
+from ssltransfer.config.formats.base import CurateOptions as CurateOptions
 from ssltransfer.config.formats.base import Dataset as Dataset
 from ssltransfer.config.formats.base import Holdout as Holdout
 from ssltransfer.config.formats.base import LabelType as LabelType

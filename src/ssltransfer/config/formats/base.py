@@ -33,6 +33,31 @@ class CacheOptions(Spec):
         return low[1] + (high[1] - low[1]) * (self.quality - low[0]) / (high[0] - low[0])
 
 
+class CurateOptions(Spec):
+    """Choose images of the dataset of a clustering: balanced over its clusters, without near duplicates."""
+
+    cluster: str = Field(description="Name of the clustering; the images are those of its `data`.")
+    num_images: int | None = Field(
+        None, ge=1, description="Number of images, in shares as equal as possible of the clusters of every level."
+    )
+    max_similarity: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="First remove images whose cosine similarity to another of their cluster is larger.",
+    )
+    choose: Literal["random", "nearest"] = Field(
+        "random", description="Which images of a cluster: random ones, or the nearest to its centroid."
+    )
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Self:
+        if self.num_images is None and self.max_similarity is None:
+            raise ValueError("give num_images, max_similarity or both")
+        return self
+
+
 class Holdout(Spec):
     """Divide a split into a validation part, drawn at random, and a training part (protocols 4.5)."""
 
@@ -83,6 +108,10 @@ class Dataset(Spec):
     )
     # Not in the canonical text: the index is the same with and without.
     cache: CacheOptions | None = Field(None, exclude=True, description="Decode once: {short_side, format, quality}.")
+    # Set alone: the other options are those of the dataset that was clustered.
+    curate: CurateOptions | None = Field(
+        None, exclude=True, description="Instead of all other options: {cluster, num_images, max_similarity}."
+    )
     reference: ClassVar[str] = ""
     _label_type: ClassVar[LabelType] = "single"
     published_sizes: ClassVar[dict[str, int]] = {}
@@ -116,5 +145,6 @@ class Dataset(Spec):
             published = len(self.include.names())
         if self.holdout and published is not None:
             published = self.holdout.estimated_num_images(published)
-        known = [number for number in (self.limit, published) if number is not None]
+        curated = self.curate.num_images if self.curate else None
+        known = [number for number in (self.limit, published, curated) if number is not None]
         return min(known, default=None)

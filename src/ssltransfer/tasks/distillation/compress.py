@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import Compress1q, Compress2q
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
@@ -17,6 +18,7 @@ from ssltransfer.data.transfer import to_device
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.tasks.distillation.distilled import DistillationTask, concat_all_gather
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
+from ssltransfer.training.devices import Devices
 
 EXCLUDED = -1e6  # a logit whose probability is 0
 
@@ -64,6 +66,12 @@ class CompressTask(DistillationTask):
         self.register_buffer("queue_ptr", torch.zeros((), dtype=torch.int64))
         self.chance_loss = math.log(size + self.include_self)
         self._pending: list[tuple[Tensor, ...]] = []  # features of the micro-batches of this step
+
+    def on_train_start(self, index: Index, devices: Devices) -> None:
+        """Copy the initial weights of the student into the momentum encoder."""
+        super().on_train_start(index, devices)
+        if self.momentum_encoder is not None:
+            self.momentum_encoder["backbone"].load_state_dict(self.backbone.state_dict())
 
     def train(self, mode: bool = True) -> CompressTask:
         """Set the mode; the momentum encoder stays in evaluation mode, except for its batch norms."""
