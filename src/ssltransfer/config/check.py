@@ -109,6 +109,10 @@ def _check_task(config: Config, pretext: Pretext, where: str) -> None:
 
 
 def _check_features(config: Config, features: Features, where: str) -> None:
+    if features.file:
+        if (name := where.partition(".")[2]) in config.models:
+            raise ConfigError(f"{where}: a model has the same name, so a teacher {name!r} is ambiguous; rename one.")
+        return
     _known(config.models, features.model, f"{where}.model", "model")
     model = config.model(features.model)
     _check_layers(model, [features.layer], f"{where}.layer")
@@ -146,11 +150,14 @@ def _check_student(config: Config, student: Student, where: str) -> None:
 
 
 def _check_distillation(config: Config, student: Student, method: Distillation, where: str) -> None:
-    _known(config.models, method.teacher, f"{where}.method.teacher", "model")
-    teacher = config.model(method.teacher)
-    layer = method.teacher_layer or teacher.layers[-1]
-    _check_layers(teacher, [layer], f"{where}.method.teacher_layer")
-    check_pool(teacher.backbone, layer, method.teacher_pool, f"{where}.method.teacher_pool")
+    if config.has_file(method.teacher):
+        _check_teacher_file(method, f"{where}.method")
+    else:
+        _known(config.models, method.teacher, f"{where}.method.teacher", "model")
+        teacher = config.model(method.teacher)
+        layer = method.teacher_layer or teacher.layers[-1]
+        _check_layers(teacher, [layer], f"{where}.method.teacher_layer")
+        check_pool(teacher.backbone, layer, method.teacher_pool, f"{where}.method.teacher_pool")
     if isinstance(method, ContrastWithOthers):
         images = _max_images(config.datasets[student.data])
         if images and (refusal := method.refusal(images)):
@@ -170,6 +177,21 @@ def _check_distillation(config: Config, student: Student, method: Distillation, 
                     f"{where}.method: {name} of {backbone.name} is a vector and has no attention map; use spatial "
                     f"layers: {', '.join(backbone.spatial_layers)}."
                 )
+
+
+def _check_teacher_file(method: Distillation, where: str) -> None:
+    """Features of a file can be the teacher of methods that read precomputed features."""
+    if isinstance(method, LayerDistillation):
+        raise ConfigError(
+            f"{where}.teacher: {method.name} compares layers of networks, but {method.teacher!r} are features of a "
+            "file; name a model."
+        )
+    if not method.precompute_teacher:
+        raise ConfigError(
+            f"{where}: the teacher {method.teacher!r} are features of a file; set `precompute_teacher: true`."
+        )
+    if method.teacher_layer or method.teacher_pool:
+        raise ConfigError(f"{where}: features of a file have no layers; remove `teacher_layer` and `teacher_pool`.")
 
 
 def _check_evaluation(config: Config, evaluation: Evaluation, models: Iterable[str], where: str) -> None:

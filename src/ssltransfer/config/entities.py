@@ -157,17 +157,31 @@ class Pretext(NamedSpec):
 
 
 class Features(NamedSpec):
-    """Features of a layer for every image of a dataset."""
+    """Features of a layer for every image of a dataset, or vectors of a file that was made elsewhere."""
 
     version = 2  # patches are pooled before their mean is taken
-    model: str
-    layer: str
+    model: str = ""
+    layer: str = ""
+    file: InputFile | None = Field(
+        None,
+        description="Instead of model and layer: a .parquet file (columns path, and lists of numbers) or .npz file "
+        "(arrays path, and vectors of shape (N, D)), such as one of `ssltransfer embed`. Paths start from the root of "
+        "the dataset.",
+    )
     pool: Pool | None = None
     patches: bool = Field(False, description=PATCHES)
     precision: Literal["float16", "float32"] = "float16"
     compression: Literal["zstd"] | None = Field(
         None, description="zstd (level 1): half the disk, a third of the speed."
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Features:
+        if self.file is None and not (self.model and self.layer):
+            raise ValueError("set `model` and `layer`, or `file` for features that were made elsewhere")
+        if self.file and (self.model or self.layer or self.pool or self.patches):
+            raise ValueError("a file has features already; remove `model`, `layer`, `pool` and `patches`, or `file`")
+        return self
 
 
 class Cluster(NamedSpec):
