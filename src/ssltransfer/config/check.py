@@ -238,7 +238,9 @@ def _check_evaluated_model(evaluation: Evaluation, model: ModelEntry, where: str
     _check_layers(model, getattr(protocol, "layers", None) or (), f"{where}.protocol.layers")
     _check_layers(model, [layer] if layer else [], f"{where}.protocol.layer")
     if protocol.finetunes and not backbone.is_network:
-        raise ConfigError(f"{where}.models: {model.name} is not a network and cannot be fine-tuned; remove it.")
+        raise ConfigError(
+            f"{where}.models: {model.name} ({backbone.name}) has no weights and cannot be fine-tuned; remove it."
+        )
     if getattr(protocol, "l1_layer_mix", None) is not None:
         if not backbone.supports_layer_mix:
             raise ConfigError(

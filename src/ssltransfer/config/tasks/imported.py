@@ -1,10 +1,11 @@
 """Imported weights."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from ssltransfer.config.backbones.exported import SUFFIXES
 from ssltransfer.config.base import InputFile, Normalize
 from ssltransfer.config.tasks.base import ForeignWeights
 
@@ -29,12 +30,12 @@ Rule = Annotated[tuple[str, str], AfterValidator(_compiles)]
 
 
 class Imported(ForeignWeights):
-    """Weights from a file; prefixes are detected, and every tensor of the network must match."""
+    """Weights from a file, prefixes are detected and every tensor must match; or an exported network (.pt2, .onnx)."""
 
     name: Literal["imported"] = "imported"
     reference = "any file of weights; protocols 2.6 and 6"
     exports_fc = True
-    file: InputFile = Field(description="A .pth/.pt file (read with weights_only) or .safetensors.")
+    file: InputFile = Field(description="A .pth/.pt file (read with weights_only) or .safetensors; or .pt2 or .onnx.")
     prefix: str | None = Field(None, description="Prefix of the tensor names, if several sets of tensors match.")
     rename: Annotated[tuple[Rule, ...], BeforeValidator(_pairs)] = Field(
         (), description="Regular expression -> replacement in the file's tensor names, in order: {'^net[.]': ''}."
@@ -48,3 +49,15 @@ class Imported(ForeignWeights):
         description="Normalization of the images, or {mean, std} of values in [0, 1]; null: that of the file if this "
         "package wrote it, else timm's record of its weights, else imagenet.",
     )
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the file is a whole network, which is used as it is."""
+        return self.file.location.suffix in SUFFIXES
+
+    @model_validator(mode="after")
+    def _no_tensors(self) -> Self:
+        for key in ("prefix", "rename", "allow_missing", "allow_unused"):
+            if self.is_exported and getattr(self, key):
+                raise ValueError(f"an exported network is used as a whole ({self.file.path}); remove `{key}`")
+        return self
