@@ -75,8 +75,8 @@ def check(config: Config) -> None:
 def _check_pretext(config: Config, pretext: Pretext, where: str) -> None:
     for name, task in pretext.parts.items():
         _check_task(config, task, f"{where}.task.tasks.{name}" if name else where)
-    file = pretext.task.file.location if isinstance(pretext.task, Imported) else None
-    if file and (difference := backbone_difference(file, pretext.backbone)):
+    file = pretext.task.file if isinstance(pretext.task, Imported) else None
+    if file and (difference := backbone_difference(file.location, pretext.backbone)):
         raise ConfigError(f"{where}.backbone: {difference}")
     if getattr(pretext.task, "data_dependent_init", False) and not pretext.backbone.supports_data_init:
         raise ConfigError(

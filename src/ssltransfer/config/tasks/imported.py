@@ -35,7 +35,15 @@ class Imported(ForeignWeights):
     name: Literal["imported"] = "imported"
     reference = "any file of weights; protocols 2.6 and 6"
     exports_fc = True
-    file: InputFile = Field(description="A .pth/.pt file (read with weights_only) or .safetensors; or .pt2 or .onnx.")
+    file: InputFile | None = Field(
+        None, description="A .pth/.pt file (read with weights_only) or .safetensors; or .pt2 or .onnx."
+    )
+    url: str | None = Field(
+        None,
+        pattern=r"^(https?|ftp|file)://\S+$",
+        description="Instead of file: a URL of weights, fetched once into $TORCH_HOME.",
+    )
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Digest of the file of the URL.")
     prefix: str | None = Field(None, description="Prefix of the tensor names, if several sets of tensors match.")
     rename: Annotated[tuple[Rule, ...], BeforeValidator(_pairs)] = Field(
         (), description="Regular expression -> replacement in the file's tensor names, in order: {'^net[.]': ''}."
@@ -53,11 +61,17 @@ class Imported(ForeignWeights):
     @property
     def is_exported(self) -> bool:
         """Whether the file is a whole network, which is used as it is."""
-        return self.file.location.suffix in SUFFIXES
+        return self.file is not None and self.file.location.suffix in SUFFIXES
 
     @model_validator(mode="after")
-    def _no_tensors(self) -> Self:
+    def _check_source(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("set either `file` or `url`")
+        if (self.url is None) != (self.sha256 is None):
+            raise ValueError("set `sha256` with `url`: the digest of its file, as sha256sum prints it")
+        if self.url and self.url.endswith(SUFFIXES):
+            raise ValueError("exported networks are not fetched; bring the file and set `file`")
         for key in ("prefix", "rename", "allow_missing", "allow_unused"):
             if self.is_exported and getattr(self, key):
-                raise ValueError(f"an exported network is used as a whole ({self.file.path}); remove `{key}`")
+                raise ValueError(f"an exported network is used as a whole; remove `{key}`")
         return self

@@ -19,6 +19,7 @@ from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, rename, renamed
 from ssltransfer.models.exported import Exported, require_independent_images
+from ssltransfer.models.fetched_weights import cached_file, fetch_weights
 from ssltransfer.models.libraries import (
     converted_by_timm,
     model_of_torchvision,
@@ -48,11 +49,13 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
     assert isinstance(spec.task, Imported)
     if spec.task.is_exported:
         return _exported(spec, spec.task)
-    task, file = spec.task, spec.task.file.checked()
+    task, file = spec.task, _file_of(spec.task)
     backbone, tensors, matched = _matched(spec.backbone, task, file)
     backbone.load_state_dict(tensors, strict=False)
     logger.info(f"{file}: {matched}")
     content, about = {"file": file_digest(file), "matched": matched}, read_metadata(file)
+    if task.url:
+        content["source"] = task.url
     normalization = _normalization(spec.backbone, task.normalize, file, about)
     if about is None:
         require_activations(backbone, normalization, file)
@@ -71,10 +74,20 @@ def check_weights(spec: Pretext) -> None:
     if spec.task.is_exported:
         _exported(spec, spec.task)
         return
-    file = spec.task.file.checked()
+    if spec.task.url and spec.task.sha256 and not cached_file(spec.task.url, spec.task.sha256).is_file():
+        return  # the job fetches it
+    file = _file_of(spec.task)
     with torch.device("meta"):
         _matched(spec.backbone, spec.task, file)
     _normalization(spec.backbone, spec.task.normalize, file, read_metadata(file))
+
+
+def _file_of(task: Imported) -> Path:
+    """The file of weights, fetched if it is a URL."""
+    if task.file is not None:
+        return task.file.checked()
+    assert task.url is not None and task.sha256 is not None
+    return fetch_weights(task.url, task.sha256)
 
 
 def _exported(spec: Pretext, task: Imported) -> BuiltModel:
@@ -84,6 +97,7 @@ def _exported(spec: Pretext, task: Imported) -> BuiltModel:
         ArtifactError: its normalization is unknown, or its features are constant or not finite.
         LayerError: it is not a network, does not return (B, D), or its features depend on the batch.
     """
+    assert task.file is not None
     file = task.file.checked()
     included = exported_view(file) is not None
     if included and task.normalize not in (None, BYTES):
