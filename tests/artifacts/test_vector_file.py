@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,8 @@ def test_read_vectors_of_parquet_lists(kind: pa.DataType, tmp_path: Path) -> Non
 @pytest.mark.parametrize("names", [("path", "feature"), ("paths", "features"), ("paths", "vectors")])
 def test_read_vectors_of_npz_arrays(names: tuple[str, str], tmp_path: Path) -> None:
     file = tmp_path / "v.npz"
-    np.savez(file, **{names[0]: np.array(PATHS), names[1]: VECTORS, "about": np.array("CLIP"), "scale": np.ones(3)})
+    arrays: dict[str, Any] = {names[0]: np.array(PATHS), names[1]: VECTORS, "scale": np.ones(3)}
+    np.savez(file, about=np.array("CLIP"), **arrays)
     found = read_vectors(file)
     assert list(found.rows) == PATHS
     np.testing.assert_array_equal(found.vectors, VECTORS)

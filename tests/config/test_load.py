@@ -567,7 +567,7 @@ def test_paths_expand_environment_variables(tmp_path: Path, monkeypatch: pytest.
     config = complete(content)
     assert (config.results, config.datasets["a"].root) == (f"{tmp_path}/x", f"{tmp_path}/images")
     task = config.pretexts["t"].task
-    assert isinstance(task, Imported) and task.file.digest
+    assert isinstance(task, Imported) and task.file and task.file.digest
     monkeypatch.delenv("SCRATCH")
     for section in content:
         with pytest.raises(ConfigError, match=r"environment variable .* is not set"):

@@ -134,7 +134,7 @@ def test_exported_network_is_not_trained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="remove `prefix`"):
         Pretext.model_validate({"task": task | {"prefix": "x"}})
     data = {"format": "synthetic", "subset": "objects", "num_images": 8}
-    content = {
+    content: dict[str, Any] = {
         "datasets": {"a": data | {"split": "train"}, "b": data | {"split": "val"}},
         "pretexts": {"t": {"task": task, "backbone": BACKBONE}},
         "evaluations": {

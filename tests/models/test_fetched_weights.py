@@ -78,7 +78,7 @@ def test_fetch_weights_refuses_another_digest(url: str, tmp_path: Path) -> None:
 
 
 def test_fetch_weights_without_network_names_the_file_to_bring(url: str, tmp_path: Path) -> None:
-    for missing in (f"{url}/no.pth", "http://127.0.0.1:9/no.pth"):
+    for missing in (f"{url}/no.pth", "http://127.0.0.1:9/other.pth"):
         cached = cached_file(missing, sha256(b"weights"))
         with pytest.raises(ArtifactError, match="cannot be fetched") as error:
             fetch_weights(missing, sha256(b"weights"))

@@ -131,5 +131,5 @@ def test_input_problems_check_files_of_features(tmp_path: Path, objects: Index, 
     write_index(index, replace(objects, spec=json.loads(spec)))
     (line,) = problems(tmp_path, **sections)
     assert "no vector for 1 of the 48 images" in line
-    (cost,) = (one for one in costs.estimate(complete(sections), Machine(1, 100.0, {})) if one.stage == "cluster")
+    (cost,) = (one for one in costs.estimate(complete(sections), Machine()) if one.stage == "cluster")
     assert cost.disk_gb == 4 * 3 * 4e-9

@@ -18,7 +18,7 @@ from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError, read_json, write_json
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, HogWords, ResNet18, Vgg16
-from ssltransfer.config.base import ConfigError
+from ssltransfer.config.base import ConfigError, content_digest
 from ssltransfer.config.entities import Features
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.image_io import read
@@ -154,7 +154,7 @@ def test_features_of_a_file_equal_those_of_the_model_that_wrote_it(suffix: str, 
     spec = Features.model_validate({"file": str(file)})
     features.run(spec, data=objects_path, output=output, threads=1)
     assert np.array_equal(values_of(output), values_of(tmp_path / "own" / "manifest.json"))
-    assert open_features(output, index=index.fingerprint)[1].origin["model"] == spec.file.digest
+    assert open_features(output, index=index.fingerprint)[1].origin["model"] == content_digest(str(file))
 
     Embeddings(paths[1:], values[order[1:]], index.root, {}).save(file)
     with pytest.raises(ConfigError, match="has changed since the configuration was read"):
