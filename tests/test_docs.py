@@ -229,3 +229,15 @@ def test_documented_commands_are_found() -> None:
     assert ["list", "methods"] in named["README.md"] and ["list", "methods"] in named["config/README.md"]
     assert ["features", "--shard", "3/8", "...", "--output", "FILE"] in named["docs/running.md"]
     assert ["list", "references"] in named["docs/protocols.md"]
+
+
+def test_docs_own_networks_is_a_valid_configuration() -> None:
+    """All its blocks together, with a dataset."""
+    config: dict[str, Any] = {"datasets": {"images": {"format": "folder", "root": "x"}}}
+    text = (ROOT / "docs" / "own_networks.md").read_text(encoding="utf-8")
+    for block in re.findall(r"(?:^ {4}.*\n)+", text, re.MULTILINE):
+        for section, entries in yaml.safe_load(textwrap.dedent(block)).items():
+            config.setdefault(section, {}).update(entries)
+    found = complete(config)
+    assert set(found.pretexts) == {"mine", "program", "own", "fetched"}
+    assert set(found.features) == {"clip"} and set(found.students) == {"from-clusters", "from-features"}

@@ -260,6 +260,8 @@ def assign(
     if not extracted:
         raise ArtifactError(f"{results / 'features' / name}: no features; they say how those of {path} were computed.")
     spec = read_manifest(extracted[0], FeaturesManifest).spec
+    if spec.file:
+        raise ArtifactError(f"{path}: its features were made elsewhere, so images cannot be assigned by a model.")
     candidates = [Path(model)] if model else [results / stage / spec.model for stage in ("pretext", "student")]
     manifests = [one / "manifest.json" if one.is_dir() else one for one in candidates]
     found = next((manifest for manifest in manifests if manifest.is_file()), None)

@@ -161,7 +161,7 @@ STAGES = (
         lambda: stages.features.run,
         "model and index -> a feature store (Zarr) and manifest.json",
         Features.parse,
-        (MODEL, IMAGES),
+        (Argument("--model", "MANIFEST", "manifest of the model; not for features of a file", "optional"), IMAGES),
         gpu=True,
         distributed=lambda spec: True,
     ),

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 import toyworld
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config import ConfigError, complete
-from ssltransfer.config.backbones import BACKBONES, BackboneOptions, CaffeNet
+from ssltransfer.config.backbones import BACKBONES, BackboneOptions, CaffeNet, Exported
 from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.config import Config
 from ssltransfer.config.formats.synthetic import SPLITS
@@ -42,7 +42,7 @@ from tests.helpers.small_tasks import TASKS, train_step
 
 CPU = Devices(torch.device("cpu"), 0)
 
-OWN = [kind for kind in BACKBONES if not issubclass(kind, LibraryModel)]
+OWN = [kind for kind in BACKBONES if not issubclass(kind, LibraryModel | Exported)]
 own = pytest.mark.parametrize("kind", OWN, ids=lambda kind: kind.__name__)
 NARROW = {"width_mult": 0.01}
 SMALL = {"name": "caffenet", "width_mult": 0.125, "img_size": 48, "stem_stride": 2}

@@ -47,7 +47,7 @@ def test_depth_is_valid_and_has_a_cost() -> None:
     ("evaluation", "changes", "said"),
     [
         ("depth", {"train": "plain"}, "depth needs depth of every image, which dataset 'plain' does not have"),
-        ("depth", {"models": ["hog"]}, "evaluations.depth.models: hog is not a network and cannot be fine-tuned"),
+        ("depth", {"models": ["hog"]}, "evaluations.depth.models: hog (hog-words) has no weights and cannot be"),
         ("depth", {"protocol": {"name": "depth", "layer": "block5"}}, "has no layer 'block5'; did you mean 'block"),
         (
             "frozen",

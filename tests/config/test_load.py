@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from ssltransfer.config import ConfigError, complete, read_config
-from ssltransfer.config.backbones import BACKBONES, BackboneOptions, ResNet18
+from ssltransfer.config.backbones import BACKBONES, BackboneOptions, Exported, ResNet18
 from ssltransfer.config.backbones.libraries import Custom, LibraryModel
 from ssltransfer.config.base import InputFile
 from ssltransfer.config.entities import ConfigFile, EvaluationSpec, Pretext, Student
@@ -100,6 +100,9 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("pretexts/jig/val", "b", "have the same images"),
         ("features/jig-conv4/layer", "conv6", "has no layer 'conv6'"),
         ("features/jig-conv4/layer", "fc7", "(caffenet) has no layer 'fc7'"),
+        ("features/jig-conv4/model", None, "features.jig-conv4: set `model` and `layer`, or `file`"),
+        ("features/jig-conv4/file", "v.npz", "a file has features already; remove `model`"),
+        ("features/jig", {"file": "v.npz"}, "features.jig: a model has the same name"),
         ("clusters/jig-k/k", "many", "valid integer"),
         ("clusters/jig-k/k", 1, "greater than or equal to 2"),
         ("clusters/jig-k/k", None, "clusters.jig-k.k: required key is missing"),
@@ -248,7 +251,9 @@ OTHERS: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", [*BACKBONES, OwnBackbone], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [*(kind for kind in BACKBONES if kind is not Exported), OwnBackbone], ids=lambda kind: kind.__name__
+)
 def test_baseline_names_include_backbone_options(kind: type[BackboneOptions]) -> None:
     """Two backbones that differ must not share a baseline."""
     library = {"model": "nets:resnet18" if kind is Custom else "resnet18"} if issubclass(kind, LibraryModel) else {}
@@ -623,7 +628,7 @@ def test_paths_expand_environment_variables(tmp_path: Path, monkeypatch: pytest.
     config = complete(content)
     assert (config.results, config.datasets["a"].root) == (f"{tmp_path}/x", f"{tmp_path}/images")
     task = config.pretexts["t"].task
-    assert isinstance(task, Imported) and task.file.digest
+    assert isinstance(task, Imported) and task.file and task.file.digest
     monkeypatch.delenv("SCRATCH")
     for section in content:
         with pytest.raises(ConfigError, match=r"environment variable .* is not set"):
@@ -633,3 +638,30 @@ def test_paths_expand_environment_variables(tmp_path: Path, monkeypatch: pytest.
 def test_word_instead_of_list_names_the_list():
     with pytest.raises(ConfigError, match=r"evaluations\.nn\.models: expected a list: write \[jig\]\."):
         complete(changed("evaluations/nn/models", "jig"))
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ({"name": "compress-1q"}, "are features of a file; set `precompute_teacher: true`"),
+        ({"name": "regression", "precompute_teacher": True, "teacher_layer": "pool"}, "remove `teacher_layer`"),
+        ({"name": "layer-regression", "layers": ["conv4"]}, "compares layers of networks"),
+    ],
+)
+def test_features_of_a_file_teach_only_cached(method: dict[str, Any], said: str) -> None:
+    content = changed("features/clip", {"file": "clip.parquet"})
+    content["students"]["s"] = {**content["students"]["cc"], "method": {"teacher": "clip", **method}}
+    with pytest.raises(ConfigError, match=said):
+        complete(content)
+
+
+def test_features_of_a_file_are_read_for_every_dataset() -> None:
+    """Labels of other datasets are read from the file too, because no model could compute them."""
+    content = changed("features/jig-conv4", {"file": "clip.parquet"})
+    content["clusters"]["jig-k"]["store_features"] = False
+    cached = {"name": "regression", "teacher": "jig-conv4", "precompute_teacher": True}
+    content["students"]["s"] = {**content["students"]["cc"], "method": cached, "val": "a-val"}
+    config = complete(content)
+    assert config.datasets_of_features("jig-conv4") == {"b", "a-train", "a-val"}
+    assert config.teacher_features_of("s") == "jig-conv4"
+    assert (config.teacher_of("cc"), config.teacher_of("s")) == (None, None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 
+from ssltransfer.artifacts.index import Index, write_index
 from ssltransfer.config import complete, read_config
 from ssltransfer.config.entities import Pretext
 from ssltransfer.models.build import build_backbone
@@ -106,3 +109,31 @@ def test_compress_own_config_accepts_own_files_and_takes_an_hour(tmp_path: Path,
     hours = sum(cost.hours for cost in costs.estimate(config, Machine(0.1, 2)) if cost.hours)
     assert hours < 1.5
     assert not any(name.startswith("supervised") for name in config.models)
+
+
+def test_input_problems_check_files_of_features(tmp_path: Path, objects: Index, objects_path: Path):
+    """The file before any job, and its images as soon as their dataset is indexed."""
+    file = tmp_path / "clip.npz"
+    drawn = {"format": "synthetic", "subset": "objects", "split": "train", "num_images": 48, "size": 64}
+    drawn["root"] = str(objects.root)
+    sections = {
+        "datasets": {"drawn": drawn},
+        "features": {"clip": {"file": str(file)}},
+        "clusters": {"k": {"features": "clip", "data": "drawn", "k": 4}},
+    }
+    assert problems(tmp_path, **sections) == [
+        f"features.clip.file: {file}: no such file, or not readable; check the path."
+    ]
+    np.savez(file, path=np.array(["a", "a"]), feature=np.ones((2, 3)))
+    (line,) = problems(tmp_path, **sections)
+    assert line.startswith("features.clip.file:") and "more than once" in line
+    np.savez(file, path=np.array(objects.paths[1:]), feature=np.ones((47, 3)))
+    assert problems(tmp_path, **sections) == []
+    (tmp_path / "results" / "index").mkdir(parents=True)
+    spec = complete(sections).datasets["drawn"].canonical()
+    index = tmp_path / "results" / "index" / "drawn.parquet"
+    write_index(index, replace(objects, spec=json.loads(spec)))
+    (line,) = problems(tmp_path, **sections)
+    assert "no vector for 1 of the 48 images" in line
+    (cost,) = (one for one in costs.estimate(complete(sections), Machine()) if one.stage == "cluster")
+    assert cost.disk_gb == 4 * 3 * 4e-9

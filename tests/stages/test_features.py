@@ -12,11 +12,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ssltransfer.api import Embeddings
 from ssltransfer.artifacts import features as artifact
 from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError, read_json, write_json
 from ssltransfer.artifacts.index import Index, read_index, write_index
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, HogWords, ResNet18, Vgg16
+from ssltransfer.config.base import ConfigError, content_digest
 from ssltransfer.config.entities import Features
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.image_io import read
@@ -26,6 +28,7 @@ from ssltransfer.models.pooling import pooled_shape
 from ssltransfer.models.weights import read_model, write_model
 from ssltransfer.stages import features
 from ssltransfer.training.devices import Devices
+from ssltransfer.training.extraction import FeatureExtractor
 from tests.helpers import HELPERS
 from tests.helpers.pretended_cuda import CUDA, on_gpu
 
@@ -137,6 +140,43 @@ def test_features_on_a_gpu_agree_with_the_cpu(tmp_path: Path, objects_path: Path
         found.append(values_of(output).astype(np.float32))
     # bfloat16 has 8 bits.
     assert np.linalg.norm(found[0] - found[1]) < 0.02 * np.linalg.norm(found[0])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_features_of_a_file_equal_those_of_the_model_that_wrote_it(suffix: str, tmp_path: Path, objects_path: Path):
+    """The file of `ssltransfer embed` in another order, with an image that the dataset does not have."""
+    model, index = model_of(tmp_path / "m"), read_index(objects_path)
+    features.run(spec_of(), model=model, data=objects_path, output=tmp_path / "own" / "manifest.json", threads=1)
+    extracted = FeatureExtractor(spec_of(precision="float32"), model, Devices(torch.device("cpu"), workers=0))
+    (values,) = extracted.chunks(index, [slice(0, 48)], extracted.progress("test", [slice(0, 48)]))
+    order = np.random.default_rng(0).permutation(48)
+    paths = [index.paths[place] for place in order.tolist()]
+    file = tmp_path / f"v{suffix}"
+    Embeddings([*paths, "more.png"], np.concatenate([values[order], values[:1]]), index.root, {}).save(file)
+    output = tmp_path / "file" / "manifest.json"
+    spec = Features.model_validate({"file": str(file)})
+    features.run(spec, data=objects_path, output=output, threads=1)
+    assert np.array_equal(values_of(output), values_of(tmp_path / "own" / "manifest.json"))
+    assert open_features(output, index=index.fingerprint)[1].origin["model"] == content_digest(str(file))
+
+    Embeddings(paths[1:], values[order[1:]], index.root, {}).save(file)
+    with pytest.raises(ConfigError, match="has changed since the configuration was read"):
+        features.run(spec, data=objects_path, output=tmp_path / "other" / "manifest.json", threads=1)
+    with pytest.raises(ArtifactError, match="no vector for 1 of the 48 images"):
+        features.run(
+            Features.model_validate({"file": str(file)}), data=objects_path, output=tmp_path / "o" / "m.json", threads=1
+        )
+
+
+def test_features_of_a_file_refuse_float16_overflow(tmp_path: Path, objects: Index, objects_path: Path):
+    Embeddings(list(objects.paths), np.full((48, 3), 1e5, np.float32), objects.root, {}).save(tmp_path / "v.npz")
+    with pytest.raises(ArtifactError, match="exceed float16; set precision"):
+        features.run(
+            Features.model_validate({"file": str(tmp_path / "v.npz")}),
+            data=objects_path,
+            output=tmp_path / "f" / "manifest.json",
+            threads=1,
+        )
 
 
 def test_features_of_hog_words(tmp_path: Path, objects_path: Path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tests.helpers.workflow import ROOT, command, planned, snakemake, tiny, write_config
@@ -207,3 +208,15 @@ def test_dry_run_in_another_folder_finds_demo(tmp_path: Path):
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "-n", "-d", str(tmp_path)]
     run = subprocess.run([*words, "--cores", "1"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert run.returncode == 0 and "results/demo/report/index.html" in run.stdout
+
+
+def test_dry_run_with_features_of_a_file_needs_no_model(tmp_path: Path):
+    """Clusters, labels and a distilled student read the file, in one job per dataset even with shards."""
+    np.savez(tmp_path / "clip.npz", path=np.array(["a.png"]), feature=np.ones((1, 4)))
+    config = tiny(**{"features.puzzle-conv4": {"file": "clip.npz"}, "pretexts": {}, "evaluations": {}})
+    distilled = {"name": "compress-1q", "teacher": "puzzle-conv4", "precompute_teacher": True}
+    config["students"]["distilled"] = {**config["students"]["pupil"], "method": distilled}
+    write_config(tmp_path, config)
+    expected = {job for job in WHOLE_CHAIN if not job.startswith(("pretext", "evaluate", "features"))}
+    expected |= {f"features/puzzle-conv4/{name}" for name in ("objects-train", "scenes-train")} | {"student/distilled"}
+    assert planned(tmp_path, "--set-scatter", "features=2") == expected

@@ -170,11 +170,19 @@ def initial_model(section, wildcard):
 
 
 def features_model(wildcards):
-    return model_of(CONFIG.features[wildcards.features].model)
+    return some(model_of, CONFIG.features[wildcards.features].model)
+
+
+def features_priority(wildcards):
+    """As for models: files that were made elsewhere come first, because a wrong file ends the run."""
+    model = CONFIG.features[wildcards.features].model
+    return CONFIG.priority(model) if model else 1
 
 
 def features_shards(wildcards):
-    """Outputs of the shards of an extraction; [] if one job computes everything."""
+    """Outputs of the shards of an extraction; [] if one job does everything."""
+    if CONFIG.has_file(wildcards.features):
+        return []
     shards = gather.features(
         features_of(wildcards.features, wildcards.dataset, "{scatteritem}.json")
     )

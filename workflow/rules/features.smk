@@ -9,7 +9,7 @@ rule features:
         f"{RESULTS}/logs/features/{{features}}/{{dataset}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/features/{{features}}/{{dataset}}.tsv"
-    priority: lambda wildcards: CONFIG.priority(CONFIG.features[wildcards.features].model)
+    priority: features_priority
     conda:
         "../../envs/gpu.yaml"
     threads: 8
@@ -33,7 +33,7 @@ rule features_shard:
         f"{RESULTS}/logs/features_shard/{{features}}/{{dataset}}/{{scatteritem}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/features_shard/{{features}}/{{dataset}}/{{scatteritem}}.tsv"
-    priority: lambda wildcards: CONFIG.priority(CONFIG.features[wildcards.features].model)
+    priority: features_priority
     conda:
         "../../envs/gpu.yaml"
     threads: 8

@@ -79,8 +79,8 @@ def check(config: Config) -> None:
 def _check_pretext(config: Config, pretext: Pretext, where: str) -> None:
     for name, task in pretext.parts.items():
         _check_task(config, task, f"{where}.task.tasks.{name}" if name else where)
-    file = pretext.task.file.location if isinstance(pretext.task, Imported) else None
-    if file and (difference := backbone_difference(file, pretext.backbone)):
+    file = pretext.task.file if isinstance(pretext.task, Imported) else None
+    if file and (difference := backbone_difference(file.location, pretext.backbone)):
         raise ConfigError(f"{where}.backbone: {difference}")
     if getattr(pretext.task, "data_dependent_init", False) and not pretext.backbone.supports_data_init:
         raise ConfigError(
@@ -130,6 +130,10 @@ def _check_init(config: Config, model: ModelEntry) -> None:
 
 
 def _check_features(config: Config, features: Features, where: str) -> None:
+    if features.file:
+        if (name := where.partition(".")[2]) in config.models:
+            raise ConfigError(f"{where}: a model has the same name, so a teacher {name!r} is ambiguous; rename one.")
+        return
     _known(config.models, features.model, f"{where}.model", "model")
     model = config.model(features.model)
     _check_layers(model, [features.layer], f"{where}.layer")
@@ -168,11 +172,14 @@ def _check_student(config: Config, student: Student, where: str) -> None:
 
 
 def _check_distillation(config: Config, student: Student, method: Distillation, where: str) -> None:
-    _known(config.models, method.teacher, f"{where}.method.teacher", "model")
-    teacher = config.model(method.teacher)
-    layer = method.teacher_layer or teacher.layers[-1]
-    _check_layers(teacher, [layer], f"{where}.method.teacher_layer")
-    check_pool(teacher.backbone, layer, method.teacher_pool, f"{where}.method.teacher_pool")
+    if config.has_file(method.teacher):
+        _check_teacher_file(method, f"{where}.method")
+    else:
+        _known(config.models, method.teacher, f"{where}.method.teacher", "model")
+        teacher = config.model(method.teacher)
+        layer = method.teacher_layer or teacher.layers[-1]
+        _check_layers(teacher, [layer], f"{where}.method.teacher_layer")
+        check_pool(teacher.backbone, layer, method.teacher_pool, f"{where}.method.teacher_pool")
     if isinstance(method, ContrastWithOthers):
         images = _max_images(config.datasets[student.data])
         if images and (refusal := method.refusal(images)):
@@ -186,7 +193,7 @@ def _check_distillation(config: Config, student: Student, method: Distillation, 
             hint = suggest(name, student.backbone.layers)
             raise ConfigError(f"{where}.method: {student.backbone.name} has no layer {name!r}{hint}")
     if isinstance(method, FeatureDistillation):
-        _check_feature_distillation(student, method, teacher, where)
+        _check_feature_distillation(config, student, method, where)
     if isinstance(method, AttentionTransfer):
         for backbone, names in ((student.backbone, layers), (teacher.backbone, teacher_layers)):
             for name in set(names) - set(backbone.spatial_layers):
@@ -196,8 +203,9 @@ def _check_distillation(config: Config, student: Student, method: Distillation, 
                 )
 
 
-def _check_feature_distillation(student: Student, method: FeatureDistillation, teacher: ModelEntry, where: str) -> None:
+def _check_feature_distillation(config: Config, student: Student, method: FeatureDistillation, where: str) -> None:
     if method.map_weight:
+        teacher = config.model(method.teacher)
         check_map(student.backbone, method.map_layer, f"{where}.method.map_layer")
         check_map(teacher.backbone, method.teacher_map_layer, f"{where}.method.teacher_map_layer")
     if method.head == "mlp" and 1 in (student.schedule.batch_size, student.schedule.micro_batch_size):
@@ -205,6 +213,21 @@ def _check_feature_distillation(student: Student, method: FeatureDistillation, t
             f"{where}.schedule: the head mlp has batch norms; set batch_size and micro_batch_size to at least 2, or "
             "the head to linear."
         )
+
+
+def _check_teacher_file(method: Distillation, where: str) -> None:
+    """Features of a file can be the teacher of methods that read precomputed features."""
+    if isinstance(method, LayerDistillation):
+        raise ConfigError(
+            f"{where}.teacher: {method.name} compares layers of networks, but {method.teacher!r} are features of a "
+            "file; name a model."
+        )
+    if not method.precompute_teacher:
+        raise ConfigError(
+            f"{where}: the teacher {method.teacher!r} are features of a file; set `precompute_teacher: true`."
+        )
+    if method.teacher_layer or method.teacher_pool:
+        raise ConfigError(f"{where}: features of a file have no layers; remove `teacher_layer` and `teacher_pool`.")
 
 
 def _check_evaluation(config: Config, evaluation: Evaluation, models: Iterable[str], where: str) -> None:
@@ -251,7 +274,9 @@ def _check_evaluated_model(evaluation: Evaluation, model: ModelEntry, where: str
     _check_layers(model, getattr(protocol, "layers", None) or (), f"{where}.protocol.layers")
     _check_layers(model, [layer] if layer else [], f"{where}.protocol.layer")
     if protocol.finetunes and not backbone.is_network:
-        raise ConfigError(f"{where}.models: {model.name} is not a network and cannot be fine-tuned; remove it.")
+        raise ConfigError(
+            f"{where}.models: {model.name} ({backbone.name}) has no weights and cannot be fine-tuned; remove it."
+        )
     if getattr(protocol, "l1_layer_mix", None) is not None:
         if not backbone.supports_layer_mix:
             raise ConfigError(

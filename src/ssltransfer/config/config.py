@@ -85,8 +85,8 @@ class Config:
         """Name of the model that a student learns from, directly or through clusters; None for other models."""
         method = self.students[model].method if model in self.students else None
         if isinstance(method, ClusterClassification):
-            return self.features[self.clusters[method.cluster].features].model
-        return method.teacher if isinstance(method, Distillation) else None
+            return self.features[self.clusters[method.cluster].features].model or None
+        return method.teacher if isinstance(method, Distillation) and method.teacher in self.models else None
 
     def sources_of(self, model: str) -> list[str]:
         """Models that must be made before a model: teacher, initial weights, the training of a snapshot."""
@@ -115,7 +115,13 @@ class Config:
         method = self.students[student].method
         if not isinstance(method, Distillation) or not method.precompute_teacher:
             return None
+        if self.has_file(method.teacher):
+            return method.teacher
         return features_name(self.features, teacher_features(method, self.model(method.teacher)))
+
+    def has_file(self, features: str) -> bool:
+        """Whether this is the name of features that were made elsewhere."""
+        return features in self.features and self.features[features].file is not None
 
     def datasets_of_features(self, name: str) -> set[str]:
         """Datasets for which these features are needed."""
@@ -138,7 +144,8 @@ class Config:
 
     def reads_features(self, cluster: str, dataset: str) -> bool:
         """Whether labels of a dataset are read from stored features instead of computed on the fly."""
-        return self.clusters[cluster].store_features or dataset == self.clusters[cluster].data
+        entry = self.clusters[cluster]
+        return entry.store_features or dataset == entry.data or self.has_file(entry.features)
 
     def labels(self) -> set[tuple[str, str]]:
         """Pairs (cluster, dataset) of pseudo-labels: what students learn, and each cluster's own dataset."""

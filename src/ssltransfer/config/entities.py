@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
-from ssltransfer.config.backbones import AnyBackbone
+from ssltransfer.config.backbones import AnyBackbone, Exported
+from ssltransfer.config.backbones.exported import SUFFIXES, with_exported_backbone
 from ssltransfer.config.base import SCHEDULE_EXAMPLE, InputFile, Spec, expand_variables, explain
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import AnyMethod, AttentionTransfer
 from ssltransfer.config.protocols import PATCHES, AnyProtocol, Pool
 from ssltransfer.config.published_weights import weights_record
 from ssltransfer.config.schedule import Schedule
-from ssltransfer.config.tasks import AnyTask, MultiTask, Pretrained, TaskSpec
+from ssltransfer.config.tasks import AnyTask, Imported, MultiTask, Pretrained, TaskSpec
 from ssltransfer.config.weights_metadata import backbone_of
 from ssltransfer.errors import UserError
 
@@ -113,6 +114,17 @@ class Pretext(NamedSpec):
             raise ValueError(f"set `backbone`: {file} {why}")
         return content | {"backbone": backbone}
 
+    # pydantic calls the validator that is defined last first.
+    @model_validator(mode="before")
+    @classmethod
+    def _with_exported_network(cls, content: Any) -> Any:
+        """The backbone of an exported network gets its file from the task, and its view from a card beside it."""
+        task = content.get("task") if isinstance(content, dict) else None
+        if not isinstance(task, dict) or task.get("name") != "imported" or "file" not in task:
+            return content
+        exported = InputFile.model_validate(task["file"]).location.suffix in SUFFIXES
+        return with_exported_backbone(content, task["file"]) if exported else content
+
     @model_validator(mode="after")
     def _complete(self) -> Pretext:
         if self.task.is_trainable and self.schedule is None:
@@ -121,7 +133,9 @@ class Pretext(NamedSpec):
             raise ValueError(f"task {self.task.name} needs images: set `data`")
         if isinstance(self.task, Pretrained):
             self.task.weights_for(self.backbone)
-        if self.backbone.is_network != self.task.is_network:
+        if isinstance(self.backbone, Exported) != (isinstance(self.task, Imported) and self.task.is_exported):
+            raise ValueError("backbone exported and a .pt2 or .onnx file of the task imported must be used together")
+        if not isinstance(self.backbone, Exported) and self.backbone.is_network != self.task.is_network:
             raise ValueError("task hog and backbone hog-words must be used together")
         if isinstance(self.task, MultiTask):
             self._check_multi_task(self.task)
@@ -163,17 +177,31 @@ class Pretext(NamedSpec):
 
 
 class Features(NamedSpec):
-    """Features of a layer for every image of a dataset."""
+    """Features of a layer for every image of a dataset, or vectors of a file that was made elsewhere."""
 
     version = 2  # patches are pooled before their mean is taken
-    model: str
-    layer: str
+    model: str = ""
+    layer: str = ""
+    file: InputFile | None = Field(
+        None,
+        description="Instead of model and layer: a .parquet file (columns path, and lists of numbers) or .npz file "
+        "(arrays path, and vectors of shape (N, D)), such as one of `ssltransfer embed`. Paths start from the root of "
+        "the dataset.",
+    )
     pool: Pool | None = None
     patches: bool = Field(False, description=PATCHES)
     precision: Literal["float16", "float32"] = "float16"
     compression: Literal["zstd"] | None = Field(
         None, description="zstd (level 1): half the disk, a third of the speed."
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Features:
+        if self.file is None and not (self.model and self.layer):
+            raise ValueError("set `model` and `layer`, or `file` for features that were made elsewhere")
+        if self.file and (self.model or self.layer or self.pool or self.patches):
+            raise ValueError("a file has features already; remove `model`, `layer`, `pool` and `patches`, or `file`")
+        return self
 
 
 class Cluster(NamedSpec):

@@ -25,6 +25,8 @@ def _views(config: Config) -> Iterator[tuple[str, str | None, int]]:
             side = part.task.short_side(part.backbone)
             yield from ((f"pretext/{name}", data, side) for data in (part.data, part.val))
     for name, features in config.features.items():
+        if features.file:
+            continue
         side = config.model(features.model).backbone.short_side
         yield from ((f"features/{name}", data, side) for data in sorted(config.datasets_of_features(name)))
     for pair in sorted(config.labels()):

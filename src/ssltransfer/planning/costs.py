@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.vector_file import vector_dims
 from ssltransfer.config import Config
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import USUAL_ASPECT
@@ -130,25 +131,36 @@ def _cache(config: Config, machine: Machine, name: str) -> CostEstimate:
 
 def _features(config: Config, machine: Machine, name: str, data: str) -> CostEstimate:
     features, n = config.features[name], images(config, data)
+    size = 2 if features.precision == "float16" else 4
+    dims = _dims(config, name)
+    disk = n * dims * size / 1e9 if n and dims else None
+    if features.file:
+        return CostEstimate("features", f"{name} on {data}", (data,), 0.0 if n else None, disk, None)
     backbone = config.model(features.model).backbone
     passes = GRID**2 if features.patches else 1
     hours, limit = _forward_passes(config, machine, backbone, data, passes)
-    size = 2 if features.precision == "float16" else 4
-    disk = n * dims_of(backbone, features.layer, features.pool) * size / 1e9 if n else None
     return CostEstimate("features", f"{name} on {data}", (features.model, data), hours, disk, None, limit)
+
+
+def _dims(config: Config, name: str) -> int | None:
+    """Dimensions of features; None for a file that cannot be read."""
+    features = config.features[name]
+    if features.file:
+        return vector_dims(features.file.location)
+    return dims_of(config.model(features.model).backbone, features.layer, features.pool)
 
 
 def _cluster(config: Config, machine: Machine, name: str) -> CostEstimate:
     cluster = config.clusters[name]
-    source = config.features[cluster.features]
-    dims = dims_of(config.model(source.model).backbone, source.layer, source.pool)
-    n = images(config, cluster.data)
+    dims, n = _dims(config, cluster.features), images(config, cluster.data)
+    needs = (cluster.features, cluster.data)
+    if dims is None:
+        return CostEstimate("cluster", name, needs, None, None, None, "products")
     part = min(1.0, cluster.resample_points * cluster.k / n) if n and cluster.resample_points else 0.1
     passes = cluster.max_iter + cluster.resample * (part * cluster.max_iter + 1)
     work = 2.0 * n * dims * cluster.k * passes if n else None
     hours = work / machine.rate("products") / 3600 if work else None
     memory = n * dims * 2 / 1e9 if n else None
-    needs = (cluster.features, cluster.data)
     return CostEstimate("cluster", name, needs, hours, cluster.k * dims * 4e-9, memory, "products")
 
 

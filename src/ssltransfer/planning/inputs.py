@@ -50,6 +50,8 @@ def input_problems(config: Config) -> Iterator[str]:
                 check(pretext)
             except UserError as error:
                 yield f"pretexts.{name}.task: {error}"
+    for name in filter(config.has_file, config.features):
+        yield from _feature_file_problems(config, name)
     for name, evaluation in config.evaluations.items():
         yield from _missing_files(evaluation, f"evaluations.{name}")
     yield from network_problems(config)
@@ -67,6 +69,33 @@ def input_problems(config: Config) -> Iterator[str]:
 
 def _exists(root: Path) -> bool:
     return root.is_dir() or archive_of(root) is not None
+
+
+def _feature_file_problems(config: Config, name: str) -> Iterator[str]:
+    """A sentence if the file of features is not valid, or lacks an image of a dataset that has been indexed."""
+    features, where = config.features[name], f"features.{name}"
+    results = config.results
+    waiting = [
+        data
+        for data in sorted(config.datasets_of_features(name))
+        if not is_current(f"{results}/features/{name}/{data}/manifest.json", features)
+    ]
+    missing = list(_missing_files(features, where))
+    yield from missing
+    if missing or not waiting:
+        return
+    from ssltransfer.artifacts.index import read_index  # these modules import pyarrow
+    from ssltransfer.artifacts.vector_file import read_vectors
+
+    assert features.file is not None
+    try:
+        vectors = read_vectors(features.file.location)
+        for data in waiting:
+            index = f"{results}/index/{data}.parquet"
+            if config.datasets[data].format != "video" and is_current(index, config.datasets[data]):
+                vectors.rows_of(read_index(Path(index)))
+    except UserError as error:
+        yield f"{where}.file: {error}"
 
 
 def _normalization_of(model: Pretext | Student) -> Normalize | None:

@@ -68,7 +68,7 @@ def _verdict(claim: Claim, column: str, results: Results) -> Verdict:
 
 
 def compare(models: Sequence[Metrics], others: Sequence[Metrics]) -> tuple[float, float]:
-    """Mean of some models minus mean of others under one evaluation, positive if the models are better, and its error."""
+    """The mean of some models minus that of others under one evaluation, positive if they are better, and its error."""
     groups = models, others
     means = [[metrics.mean() for metrics in group] for group in groups]
     difference = math.fsum(means[0]) / len(means[0]) - math.fsum(means[1]) / len(means[1])

@@ -16,7 +16,7 @@ from ssltransfer.artifacts.manifest import (
     read_run_info,
 )
 from ssltransfer.artifacts.metrics import Metrics, read_metrics
-from ssltransfer.config.entities import Student
+from ssltransfer.config.entities import Features, Student
 from ssltransfer.config.methods import ClusterClassification, Distillation
 from ssltransfer.config.tasks import ForeignWeights, RandomNetwork, Snapshot
 
@@ -82,6 +82,8 @@ class Results:
             if spec.method.uses_ground_truth:
                 return "supervised"
             teacher = self.teacher(spec)
+            if any(features.file for features in self._teacher_features(spec)):
+                return "unranked"
             return "unranked" if teacher and self.kind(teacher) in ("unranked", "supervised") else "learned"
         if isinstance(spec.task, ForeignWeights):
             return {None: "unranked", True: "supervised", False: "learned"}[spec.task.labels]  # type: ignore[return-value]
@@ -91,14 +93,17 @@ class Results:
 
     def teacher(self, student: Student) -> str | None:
         """The model whose features or clusters the student learns, if its results are known."""
+        if isinstance(student.method, Distillation):
+            return student.method.teacher if student.method.teacher in self.models else None
+        return next((features.model for features in self._teacher_features(student) if features.model), None)
+
+    def _teacher_features(self, student: Student) -> Iterator[Features]:
+        """Features that were clustered for a student, or that are named as its teacher."""
         method = student.method
-        if isinstance(method, Distillation):
-            return method.teacher
-        if not isinstance(method, ClusterClassification) or method.cluster not in self.clusters:
-            return None
-        features = self.clusters[method.cluster].content.spec.features
-        models = (r.content.spec.model for name, r in self.features.items() if name.startswith(f"{features}/"))
-        return next(models, None)
+        name = method.teacher if isinstance(method, Distillation) else None
+        if isinstance(method, ClusterClassification) and method.cluster in self.clusters:
+            name = self.clusters[method.cluster].content.spec.features
+        yield from (record.content.spec for key, record in self.features.items() if key.startswith(f"{name}/"))
 
     def ordered_layers(self, metrics: Metrics) -> list[str]:
         """Layers with a value in `metrics`, in the network's order."""

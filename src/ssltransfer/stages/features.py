@@ -12,11 +12,17 @@ from ssltransfer.artifacts.workdir import MANIFEST, WorkDir
 from ssltransfer.config.entities import Features
 from ssltransfer.logs import logger
 from ssltransfer.training.devices import plan_devices
-from ssltransfer.training.extraction import FeatureExtractor
+from ssltransfer.training.extraction import FeatureExtractor, FeatureReader
 
 
 def run(
-    spec: Features, *, model: Path, data: Path, output: Path, shard: str | None = None, threads: int | None = None
+    spec: Features,
+    *,
+    data: Path,
+    output: Path,
+    model: Path | None = None,
+    shard: str | None = None,
+    threads: int | None = None,
 ) -> None:
     """Extract the features of every image of an index, in index order. Only missing chunks are computed.
 
@@ -25,11 +31,13 @@ def run(
     division.
 
     Args:
+        model: manifest of the model; None for features of a file.
         output: manifest.json of the features. For a shard another file beside it, for the digests of its chunks.
         shard: "3-of-8" or "3/8".
 
     Raises:
-        ArtifactError: a value overflows the precision, an input is invalid, or the disk is full.
+        ArtifactError: a value overflows the precision, an input is invalid, an image has no vector in the file, or the
+            disk is full.
         LayerError: the model has no such layer, or it cannot be pooled.
     """
     number, shards = _shard(shard)
@@ -41,12 +49,13 @@ def run(
             return
         devices = plan_devices(threads)
         index = read_index(data)
-        extraction = FeatureExtractor(spec, model, devices)
+        extraction = FeatureReader(spec) if spec.file else FeatureExtractor(spec, _required(model, output), devices)
         store = FeatureStore.create(path, len(index), extraction.dims, spec.precision, compression=spec.compression)
         chunks = range(number, store.chunks, shards)
         missing = [chunk for chunk in store.missing() if chunk in chunks]
+        source = spec.file.path if spec.file else spec.layer
         logger.info(
-            f"{len(index)} images, {spec.layer} {extraction.shape} = {extraction.dims} dimensions, "
+            f"{len(index)} images, {source} {extraction.shape} = {extraction.dims} dimensions, "
             f"{len(missing)} of {len(chunks)} chunks{f' of shard {name}' if shard else ''} to compute, "
             f"{len(index) * extraction.dims * store.dtype.itemsize / 1e6:.0f} MB; {devices}"
         )
@@ -82,6 +91,12 @@ def run(
         work.finish(content, device=str(devices), **measured)
 
 
+def _required(model: Path | None, output: Path) -> Path:
+    if model is None:
+        raise ArtifactError(f"{output}: give --model, the manifest of the model.")
+    return model
+
+
 def _shard(text: str | None) -> tuple[int, int]:
     """Number of the shard, from 0, and number of shards."""
     if text is None:
@@ -93,7 +108,9 @@ def _shard(text: str | None) -> tuple[int, int]:
     return number - 1, shards
 
 
-def _fill(store: FeatureStore, chunks: list[int], extraction: FeatureExtractor, index: Index) -> dict[str, Any]:
+def _fill(
+    store: FeatureStore, chunks: list[int], extraction: FeatureExtractor | FeatureReader, index: Index
+) -> dict[str, Any]:
     """Compute and write chunks. Returns entries of run.json."""
     spans = [store.span(chunk) for chunk in chunks]
     progress = extraction.progress("features", spans)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ssltransfer.artifacts.features import chunk_rows
 from ssltransfer.artifacts.files import ArtifactError
 from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.vector_file import read_vectors
 from ssltransfer.config.entities import Features
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
 from ssltransfer.models.backbone import LayerError
@@ -113,6 +114,43 @@ class FeatureExtractor:
         if largest > float(np.finfo(self.dtype).max):
             raise ArtifactError(f"{where} up to {largest:.0f}, which exceed float16; set precision: float32.")
         return rows
+
+
+class FeatureReader:
+    """Features of images from a file that was made elsewhere, with the attributes of `FeatureExtractor`.
+
+    Raises:
+        ArtifactError: the file is not valid.
+        ConfigError: the file has changed since the configuration was read.
+    """
+
+    def __init__(self, spec: Features):
+        assert spec.file is not None
+        self._file = read_vectors(spec.file.checked())
+        self.digest = spec.file.digest
+        self.dims = self._file.vectors.shape[1]
+        self.shape = (self.dims,)
+        self.dtype = np.dtype(spec.precision)
+
+    def progress(self, what: str, spans: Sequence[slice]) -> Progress:
+        """A progress display for these rows of an index."""
+        return Progress(what, 0, len(spans), max((span.stop - span.start for span in spans), default=1))
+
+    def chunks(self, index: Index, spans: Sequence[slice], progress: Progress) -> Iterator[np.ndarray]:
+        """The features of each span of an index, (rows, dims).
+
+        Raises:
+            ArtifactError: an image has no vector, or a value is too large for the precision.
+        """
+        rows = self._file.rows_of(index)
+        for span in spans:
+            values = self._file.vectors[rows[span]]
+            if (largest := float(np.abs(values).max())) > float(np.finfo(self.dtype).max):
+                raise ArtifactError(
+                    f"{self._file.file}: values up to {largest:.0f} exceed float16; set precision: float32."
+                )
+            yield values.astype(self.dtype)
+            progress.step()
 
 
 class StreamingSource:

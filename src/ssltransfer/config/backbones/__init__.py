@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from ssltransfer.config.backbones.alexnets import AlexNet, AlexNetBN, AlexNetDeepCluster, CaffeNet
 from ssltransfer.config.backbones.base import BackboneOptions
+from ssltransfer.config.backbones.exported import Exported
 from ssltransfer.config.backbones.hog_words import HogWords
 from ssltransfer.config.backbones.libraries import Custom, Timm, Torchvision
 from ssltransfer.config.backbones.mobilenets import MobileNetV2
@@ -22,6 +23,6 @@ else:
 # fmt: off
 __all__ = [
     "BACKBONES", "AlexNet", "AlexNetBN", "AlexNetDeepCluster", "AnyBackbone", "BackboneOptions", "CaffeNet", "Custom",
-    "HogWords", "MobileNetV2", "ResNet18", "ResNet50", "ResNet50V2", "ResNet101V2", "ResNetV2", "RevNet50", "Timm",
-    "Torchvision", "Vgg16", "Vgg19BN",
+    "Exported", "HogWords", "MobileNetV2", "ResNet18", "ResNet50", "ResNet50V2", "ResNet101V2", "ResNetV2", "RevNet50",
+    "Timm", "Torchvision", "Vgg16", "Vgg19BN",
 ]

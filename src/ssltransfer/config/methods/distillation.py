@@ -11,7 +11,7 @@ from ssltransfer.config.protocols.base import Pool
 class Distillation(MethodOptions):
     """A teacher, which is any model of the configuration, and the compared layers."""
 
-    teacher: str = Field(description="Name of the teacher model.")
+    teacher: str = Field(description="Name of the teacher model, or of features with a `file`.")
     teacher_layer: str | None = Field(None, description="Layer of the teacher; default: the last.")
     teacher_pool: Pool | None = Field(None, description="Pooling of the teacher's layer if it is a map.")
     layer: str | None = Field(None, description="Layer of the student; default: the last. Maps are averaged.")

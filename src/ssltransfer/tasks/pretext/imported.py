@@ -1,5 +1,6 @@
 """Imported weights: a model from a state dict."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.config.backbones import AnyBackbone, BackboneOptions, Timm
+from ssltransfer.config.backbones.exported import exported_view
+from ssltransfer.config.base import MeanStd
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.tasks import Imported
 from ssltransfer.config.weights_metadata import backbone_difference, read_metadata
@@ -15,6 +18,8 @@ from ssltransfer.logs import logger
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.checkpoint_formats import endings, rename, renamed
+from ssltransfer.models.exported import Exported, require_independent_images
+from ssltransfer.models.fetched_weights import cached_file, fetch_weights
 from ssltransfer.models.libraries import (
     converted_by_timm,
     model_of_torchvision,
@@ -25,6 +30,9 @@ from ssltransfer.models.normalize import Normalize
 from ssltransfer.models.state_dicts import by_order, match_tensors, read_tensors
 from ssltransfer.models.weights import require_activations, verify_activations
 from ssltransfer.tasks.pretext.base import FIXED_MODELS, BuiltModel, ModelInputs
+
+BYTES = MeanStd(mean=[0.0] * 3, std=[1 / 255] * 3)
+"""Normalization of networks that take values from 0 to 255."""
 
 
 @FIXED_MODELS.register(Imported)
@@ -39,11 +47,15 @@ def import_weights(spec: Pretext, inputs: ModelInputs) -> BuiltModel:
             or the backbone or the task's normalization differs from the file's.
     """
     assert isinstance(spec.task, Imported)
-    task, file = spec.task, spec.task.file.checked()
+    if spec.task.is_exported:
+        return _exported(spec, spec.task)
+    task, file = spec.task, _file_of(spec.task)
     backbone, tensors, matched = _matched(spec.backbone, task, file)
     backbone.load_state_dict(tensors, strict=False)
     logger.info(f"{file}: {matched}")
     content, about = {"file": file_digest(file), "matched": matched}, read_metadata(file)
+    if task.url:
+        content["source"] = task.url
     normalization = _normalization(spec.backbone, task.normalize, file, about)
     if about is None:
         require_activations(backbone, normalization, file)
@@ -59,10 +71,51 @@ def check_weights(spec: Pretext) -> None:
         ArtifactError: as `import_weights` does, except for activations that differ.
     """
     assert isinstance(spec.task, Imported)
-    file = spec.task.file.checked()
+    if spec.task.is_exported:
+        _exported(spec, spec.task)
+        return
+    if spec.task.url and spec.task.sha256 and not cached_file(spec.task.url, spec.task.sha256).is_file():
+        return  # the job fetches it
+    file = _file_of(spec.task)
     with torch.device("meta"):
         _matched(spec.backbone, spec.task, file)
     _normalization(spec.backbone, spec.task.normalize, file, read_metadata(file))
+
+
+def _file_of(task: Imported) -> Path:
+    """The file of weights, fetched if it is a URL."""
+    if task.file is not None:
+        return task.file.checked()
+    assert task.url is not None and task.sha256 is not None
+    return fetch_weights(task.url, task.sha256)
+
+
+def _exported(spec: Pretext, task: Imported) -> BuiltModel:
+    """A network of a .pt2 or .onnx file.
+
+    Raises:
+        ArtifactError: its normalization is unknown, or its features are constant or not finite.
+        LayerError: it is not a network, does not return (B, D), or its features depend on the batch.
+    """
+    assert task.file is not None
+    file = task.file.checked()
+    included = exported_view(file) is not None
+    if included and task.normalize not in (None, BYTES):
+        raise ArtifactError(f"{file}: the network includes its normalization; remove `normalize` of the task.")
+    normalization = BYTES if included else task.normalize
+    if normalization is None:
+        raise ArtifactError(
+            f"{file}: state `normalize` of the task, such as imagenet; for a network that takes values from 0 to 255: "
+            f"{json.dumps(BYTES)}."
+        )
+    backbone = build_backbone(spec.backbone, include_top=True)
+    assert isinstance(backbone, Exported)
+    require_independent_images(backbone)
+    require_activations(backbone, normalization, file)
+    dims = backbone.shapes()["output"][0]
+    matched = f"exported network, {dims} features per image"
+    logger.info(f"{file}: {matched}; images are normalized by `{normalization}`.")
+    return BuiltModel(backbone, normalization, {"file": task.file.digest, "matched": matched})
 
 
 def _matched(options: AnyBackbone, task: Imported, file: Path) -> tuple[Backbone, dict[str, Tensor], str]:
