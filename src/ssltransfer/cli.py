@@ -28,7 +28,8 @@ from ssltransfer.config.references import references
 from ssltransfer.config.tasks import TASKS
 from ssltransfer.errors import UserError, advice_on
 from ssltransfer.logs import configure_logging
-from ssltransfer.pipeline import copy_files, snakemake_command
+from ssltransfer.pipeline import copy_files, find_config, snakemake_command
+from ssltransfer.pipeline.presets import STUDENTS, VALUES, presets, write_preset
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
 
@@ -226,7 +227,7 @@ STAGES = (
     ),
 )
 
-# What `ssltransfer list` shows, besides the references.
+# What `ssltransfer list` shows, besides the references and the presets.
 KINDS: dict[str, tuple[Any, ...]] = {
     "formats": FORMATS,
     "backbones": BACKBONES,
@@ -240,7 +241,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 1 after an error, 130 after an interrupt, 141 if the reader of the output ended (`| head`).
+        The exit code: 0, 1 after an error or if `check` finds something missing, 130 after an interrupt, 141 if the
+        reader of the output ended (`| head`).
     """
     try:
         code = _run(arguments)
@@ -274,7 +276,7 @@ def _run(arguments: list[str] | None) -> int:
                 f"the locale's encoding is {sys.getfilesystemencoding()}, in which names of images would be garbled; "
                 "set PYTHONUTF8=1."
             )
-        given.call(given)
+        return int(given.call(given) or 0)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
@@ -286,7 +288,6 @@ def _run(arguments: list[str] | None) -> int:
                 raise
             print(message, file=sys.stderr, flush=True)
         return 1
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -307,7 +308,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_utility_commands(commands: Any) -> None:
-    kinds = (*KINDS, "references")
+    kinds = (*KINDS, "references", "presets")
     parser = commands.add_parser("list", help=f"available {', '.join(kinds)}")
     parser.add_argument("what", choices=kinds)
     parser.set_defaults(call=_list)
@@ -324,9 +325,27 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("snakemake", nargs=argparse.REMAINDER, help="arguments of Snakemake, such as -n for a dry run")
     parser.set_defaults(call=_run_pipeline)
 
-    parser = commands.add_parser("init", help="copy the shipped configurations and profiles, to edit them")
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="default: the current folder")
+    parser = commands.add_parser("init", help="write a configuration from a preset, or copy all shipped ones")
+    parser.add_argument("preset", nargs="?", help="as printed by `ssltransfer list presets`; default: copy all files")
+    parser.add_argument("--images", metavar="FOLDER", help="images without labels, or whose labels are not used")
+    parser.add_argument("--labeled", metavar="FOLDER", help="images in a folder per class")
+    parser.add_argument("--teacher", metavar="NAME", help="timm/MODEL, torchvision/MODEL or a file of weights")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="the network to evaluate: a file, or a name as of --teacher"
+    )
+    parser.add_argument("--backbone", metavar="NAME", default="", help="architecture of a file of weights")
+    parser.add_argument(
+        "--student",
+        metavar="NAME",
+        help=f"resnet18, {', '.join(STUDENTS)}, another backbone, timm/... or torchvision/...",
+    )
+    parser.add_argument("-k", "--k", metavar="N", help="number of clusters")
+    parser.add_argument("--output", type=Path, help="the new file (default: PRESET.yaml), or the folder of the copies")
     parser.set_defaults(call=_init)
+
+    parser = commands.add_parser("check", help="whether the files, disk, memory and GPUs for a configuration exist")
+    parser.add_argument("config", type=Path)
+    parser.set_defaults(call=_check)
 
     parser = commands.add_parser("estimate", help="jobs of a configuration, with estimated hours, disk and memory")
     parser.add_argument("config", type=Path)
@@ -378,7 +397,9 @@ def _add_utility_commands(commands: Any) -> None:
 
 
 def listed(kind: str) -> list[tuple[str, str, str]]:
-    """(name, description, source) of each format, backbone, task, method, protocol or table of a paper."""
+    """(name, description, source) of each format, backbone, task, method, protocol, table of a paper or preset."""
+    if kind == "presets":
+        return [(name, line, "") for name, line in presets().items()]
     if kind == "references":
         return [(name, reference.title, reference.source) for name, reference in references().items()]
     rows = []
@@ -453,8 +474,30 @@ def _run_pipeline(arguments: argparse.Namespace) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    for folder in copy_files(arguments.folder):
-        print(folder)
+    options = {key: value for key in VALUES if (value := getattr(arguments, key)) is not None}
+    if arguments.preset is None:
+        if options:
+            raise UserError(f"name a preset before the options: {', '.join(presets())}.")
+        for folder in copy_files(arguments.output or Path()):
+            print(folder)
+        return
+    output = arguments.output or Path(f"{arguments.preset}.yaml")
+    write_preset(arguments.preset, output, options, arguments.backbone)
+    print(
+        f"{output}: written. Next:\n"
+        f"  ssltransfer check {output}   # folders, weights, disk and GPUs\n"
+        f"  ssltransfer run {output}"
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from ssltransfer.planning.readiness import findings
+
+    missing = False
+    for kind, text in findings(read_config(find_config(arguments.config))):
+        print(f"{kind:<8} {text.rstrip('.')}", flush=True)
+        missing |= kind == "missing"
+    return int(missing)
 
 
 def _estimate(arguments: argparse.Namespace) -> None:
