@@ -68,6 +68,12 @@ def _parse_dataset(text: str) -> Any:
         raise ConfigError(f"--spec is not a dataset: {error.errors()[0]['msg']}.") from None
 
 
+def _report_partial(config: Path) -> None:
+    from ssltransfer.planning.partial_report import write_partial_report
+
+    write_partial_report(read_config(find_config(config)))
+
+
 @dataclass(frozen=True)
 class Stage:
     """A command that runs a stage of the pipeline.
@@ -77,6 +83,7 @@ class Stage:
         parse: reads --spec.
         gpu: whether it uses GPUs.
         distributed: whether several devices share the work of this spec; otherwise there is one process.
+        partial: runs the stage with a configuration instead of a spec, and with the inputs that exist.
     """
 
     name: str
@@ -86,12 +93,16 @@ class Stage:
     arguments: tuple[Argument, ...] = ()
     gpu: bool = False
     distributed: Callable[[Any], bool] = lambda spec: False
+    partial: Callable[[Path], None] | None = None
 
     def add_to(self, commands: Any) -> argparse.ArgumentParser:
         """Declare the command."""
         parser: argparse.ArgumentParser = commands.add_parser(self.name, help=self.help, description=self.help)
-        parser.add_argument("--spec", required=True, help="options as one line of JSON (printed by Snakemake)")
-        parser.add_argument("--output", type=Path, required=True, help="the output file, written last")
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("--spec", help="options as one line of JSON (printed by Snakemake)")
+        if self.partial:
+            source.add_argument("--partial", type=Path, metavar="CONFIG", help="the results of a configuration so far")
+        parser.add_argument("--output", type=Path, required=not self.partial, help="the output file, written last")
         parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
         parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes without GPUs (default: 1)")
         for argument in self.arguments:
@@ -101,6 +112,11 @@ class Stage:
 
     def run(self, arguments: argparse.Namespace) -> None:
         """Run the stage, in as many processes as there are devices."""
+        if self.partial and arguments.partial:
+            self.partial(arguments.partial)
+            return
+        if arguments.output is None:
+            raise UserError("--spec needs --output.")
         spec = self.parse(arguments.spec)
         inputs = dict(argument.value(arguments) for argument in self.arguments)
         if "shard" in arguments:
@@ -224,6 +240,7 @@ STAGES = (
         "all results -> report/index.html, one file",
         Report.parse,
         tuple(Argument(f"--{kind}", "FILE", f"{kind} in the report", "many") for kind in REPORTED),
+        partial=_report_partial,
     ),
 )
 

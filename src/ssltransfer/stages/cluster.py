@@ -14,6 +14,7 @@ from ssltransfer.kmeans import kmeans
 from ssltransfer.logs import logger
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.loggers import CurveLoggers
 
 
 def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = None) -> None:
@@ -33,7 +34,10 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
         store, source = open_features(features)
         checkpoint = Checkpoint(work.folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
 
+        loggers = CurveLoggers(None if devices.rank else work.folder)
+
         def save_curve(rows: list[dict[str, Any]]) -> None:
+            loggers.log(rows)
             if devices.rank == 0:
                 (work.folder / "curve.jsonl").write_text(_lines(rows), encoding="utf-8")
 
