@@ -367,10 +367,13 @@ def _add_utility_commands(commands: Any) -> None:
     parser = commands.add_parser("estimate", help="jobs of a configuration, with estimated hours, disk and memory")
     parser.add_argument("config", type=Path)
     parser.add_argument(
-        "--tflops", type=float, help="sustained TFLOP/s of one device (default: 30, or this CPU's without a GPU)"
+        "--tflops", type=float, help="sustained TFLOP/s of one device (default: measured here in two seconds)"
     )
     parser.add_argument(
-        "--cores", type=int, help="CPU cores that decode images for one device (default: 16, or this CPU's)"
+        "--cores", type=int, help="CPU cores that decode images for one device (default: this machine's)"
+    )
+    parser.add_argument(
+        "--assume", action="store_true", help="do not measure: 30 TFLOP/s, or a usual CPU without a GPU"
     )
     parser.add_argument("--benchmark-results", type=Path, help="results.json of the benchmarks: measured rates")
     parser.set_defaults(call=_estimate)
@@ -519,6 +522,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _estimate(arguments: argparse.Namespace) -> None:
     from ssltransfer.planning.machine import Machine, measured, this_machine
+    from ssltransfer.planning.measure import measure_machine
     from ssltransfer.planning.summary import print_estimate
 
     config, cores = read_config(arguments.config), arguments.cores
@@ -526,8 +530,10 @@ def _estimate(arguments: argparse.Namespace) -> None:
         machine = measured(arguments.benchmark_results, cores)
     elif arguments.tflops:
         machine = Machine(arguments.tflops, cores or Machine.cores)
-    else:
+    elif arguments.assume:
         machine = this_machine(cores)
+    else:
+        machine = measure_machine(cores)
     print_estimate(config, machine)
 
 
