@@ -98,11 +98,11 @@ class Stage:
     def add_to(self, commands: Any) -> argparse.ArgumentParser:
         """Declare the command."""
         parser: argparse.ArgumentParser = commands.add_parser(self.name, help=self.help, description=self.help)
-        source = parser.add_mutually_exclusive_group(required=True)
-        source.add_argument("--spec", help="options as one line of JSON (printed by Snakemake)")
+        required = self.partial is None
+        parser.add_argument("--spec", required=required, help="options as one line of JSON (printed by Snakemake)")
+        parser.add_argument("--output", type=Path, required=required, help="the output file, written last")
         if self.partial:
-            source.add_argument("--partial", type=Path, metavar="CONFIG", help="the results of a configuration so far")
-        parser.add_argument("--output", type=Path, required=not self.partial, help="the output file, written last")
+            parser.add_argument("--partial", type=Path, metavar="CONFIG", help="instead: the results of a run so far")
         parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
         parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes without GPUs (default: 1)")
         for argument in self.arguments:
@@ -115,8 +115,8 @@ class Stage:
         if self.partial and arguments.partial:
             self.partial(arguments.partial)
             return
-        if arguments.output is None:
-            raise UserError("--spec needs --output.")
+        if arguments.spec is None or arguments.output is None:
+            raise UserError("give --spec and --output, or --partial CONFIG.")
         spec = self.parse(arguments.spec)
         inputs = dict(argument.value(arguments) for argument in self.arguments)
         if "shard" in arguments:

@@ -1,4 +1,4 @@
-"""The report of the results so far, while a run is going on."""
+"""The report of the results so far, during a run."""
 
 from pathlib import Path
 
