@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ssltransfer import __version__, stages
+from ssltransfer.completion import completion_script
 from ssltransfer.config import ConfigError, read_config
 from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.base import suggest
@@ -411,6 +412,10 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("--html", type=Path, help="write the images as a page")
     parser.set_defaults(call=_search)
 
+    parser = commands.add_parser("completion", help="a script that completes commands and names in your shell")
+    parser.add_argument("shell", choices=("bash", "zsh"))
+    parser.set_defaults(call=_completion)
+
     parser = commands.add_parser("clean", help="remove work directories of outdated results")
     parser.add_argument("results", type=Path)
     parser.set_defaults(call=_clean)
@@ -473,6 +478,11 @@ def _schema(arguments: argparse.Namespace) -> None:
     from ssltransfer.config.json_schema import json_schema
 
     print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+
+
+def _completion(arguments: argparse.Namespace) -> None:
+    described = [name for kind in KINDS for name, _, _ in listed(kind)]
+    print(completion_script(build_parser(), arguments.shell, {"describe": described, "init": list(presets())}), end="")
 
 
 def _status(arguments: argparse.Namespace) -> None:
