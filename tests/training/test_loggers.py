@@ -113,7 +113,8 @@ class Recorded:
     """A logger that keeps its rows, and fails at a step."""
 
     def __init__(self, results: Path, name: str):
-        self.results, self.name, self.steps = results, name, []
+        self.results, self.name = results, name
+        self.steps: list[int] = []
         runs.append(self)
 
     def add(self, step: int, row: object) -> None:

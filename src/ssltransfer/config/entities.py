@@ -30,6 +30,14 @@ def _reject_run_suffix(name: str) -> str:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterValidator(_reject_run_suffix)]
 
 
+VAL_KNN = Field(
+    None,
+    ge=1,
+    description="With each validation, also log the accuracy of so many nearest neighbors among the labeled images of "
+    "`val`, as `val_knn`. The trained weights do not depend on it.",
+)
+
+
 class NamedSpec(Spec):
     """An entry with a name; a raised `version` invalidates all results of its stage."""
 
@@ -42,6 +50,7 @@ class Pretext(NamedSpec):
     data: str | None = None
     val: str | None = Field(None, description="Validation dataset: loss and accuracy on it are logged.")
     schedule: Schedule | None = None
+    val_knn: int | None = VAL_KNN
     seed: int = 0
     snapshots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Steps after which the backbone is saved, as a model called NAME@STEP."
@@ -122,6 +131,8 @@ class Pretext(NamedSpec):
         if isinstance(self.task, MultiTask):
             self._check_multi_task(self.task)
         self._check_snapshots()
+        if self.val_knn and (not self.val or not self.task.is_trainable or isinstance(self.task, MultiTask)):
+            raise ValueError("val_knn needs a single task that is trained, and a validation dataset: set `val`")
         return self
 
     def _check_snapshots(self) -> None:
@@ -204,7 +215,14 @@ class Student(NamedSpec):
     backbone: AnyBackbone
     schedule: Schedule
     val: str | None = None
+    val_knn: int | None = VAL_KNN
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _has_val(self) -> Self:
+        if self.val_knn and not self.val:
+            raise ValueError("val_knn needs a validation dataset: set `val`")
+        return self
 
     @property
     def pretext(self) -> Pretext | None:

@@ -1,6 +1,7 @@
 """The report of the results so far, during a run."""
 
 from pathlib import Path
+from typing import Any
 
 from ssltransfer.artifacts.outdated import current_results
 from ssltransfer.config import Config
@@ -18,6 +19,6 @@ def write_partial_report(config: Config) -> Path:
     total = sum(map(len, wanted.values()))
     title = f"{config.report.title} (so far: {len(finished)} of {total} results)"
     output = Path(config.results, "report", "partial", "index.html")
-    inputs = {kind: [Path(path) for path in paths if path in finished] for kind, paths in wanted.items()}
+    inputs: dict[str, Any] = {kind: [Path(one) for one in paths if one in finished] for kind, paths in wanted.items()}
     run(config.report.model_copy(update={"title": title}), output=output, partial=True, **inputs)
     return output
