@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ssltransfer import __version__, stages
+from ssltransfer.completion import completion_script
 from ssltransfer.config import ConfigError, read_config
 from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.base import suggest
@@ -28,7 +29,8 @@ from ssltransfer.config.references import references
 from ssltransfer.config.tasks import TASKS
 from ssltransfer.errors import UserError, advice_on
 from ssltransfer.logs import configure_logging
-from ssltransfer.pipeline import copy_files, snakemake_command
+from ssltransfer.pipeline import copy_files, find_config, snakemake_command
+from ssltransfer.pipeline.presets import STUDENTS, VALUES, presets, write_preset
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
 
@@ -67,6 +69,12 @@ def _parse_dataset(text: str) -> Any:
         raise ConfigError(f"--spec is not a dataset: {error.errors()[0]['msg']}.") from None
 
 
+def _report_partial(config: Path) -> None:
+    from ssltransfer.planning.partial_report import write_partial_report
+
+    write_partial_report(read_config(find_config(config)))
+
+
 @dataclass(frozen=True)
 class Stage:
     """A command that runs a stage of the pipeline.
@@ -76,6 +84,7 @@ class Stage:
         parse: reads --spec.
         gpu: whether it uses GPUs.
         distributed: whether several devices share the work of this spec; otherwise there is one process.
+        partial: runs the stage with a configuration instead of a spec, and with the inputs that exist.
     """
 
     name: str
@@ -85,12 +94,16 @@ class Stage:
     arguments: tuple[Argument, ...] = ()
     gpu: bool = False
     distributed: Callable[[Any], bool] = lambda spec: False
+    partial: Callable[[Path], None] | None = None
 
     def add_to(self, commands: Any) -> argparse.ArgumentParser:
         """Declare the command."""
         parser: argparse.ArgumentParser = commands.add_parser(self.name, help=self.help, description=self.help)
-        parser.add_argument("--spec", required=True, help="options as one line of JSON (printed by Snakemake)")
-        parser.add_argument("--output", type=Path, required=True, help="the output file, written last")
+        required = self.partial is None
+        parser.add_argument("--spec", required=required, help="options as one line of JSON (printed by Snakemake)")
+        parser.add_argument("--output", type=Path, required=required, help="the output file, written last")
+        if self.partial:
+            parser.add_argument("--partial", type=Path, metavar="CONFIG", help="instead: the results of a run so far")
         parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
         parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes without GPUs (default: 1)")
         for argument in self.arguments:
@@ -100,6 +113,11 @@ class Stage:
 
     def run(self, arguments: argparse.Namespace) -> None:
         """Run the stage, in as many processes as there are devices."""
+        if self.partial and arguments.partial:
+            self.partial(arguments.partial)
+            return
+        if arguments.spec is None or arguments.output is None:
+            raise UserError("give --spec and --output, or --partial CONFIG.")
         spec = self.parse(arguments.spec)
         inputs = dict(argument.value(arguments) for argument in self.arguments)
         if "shard" in arguments:
@@ -239,10 +257,11 @@ STAGES = (
         "all results -> report/index.html, one file",
         Report.parse,
         tuple(Argument(f"--{kind}", "FILE", f"{kind} in the report", "many") for kind in REPORTED),
+        partial=_report_partial,
     ),
 )
 
-# What `ssltransfer list` shows, besides the references.
+# What `ssltransfer list` shows, besides the references and the presets.
 KINDS: dict[str, tuple[Any, ...]] = {
     "formats": FORMATS,
     "backbones": BACKBONES,
@@ -256,7 +275,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0, 1 after an error, 130 after an interrupt, 141 if the reader of the output ended (`| head`).
+        The exit code: 0, 1 after an error or if `check` finds something missing, 130 after an interrupt, 141 if the
+        reader of the output ended (`| head`).
     """
     try:
         code = _run(arguments)
@@ -290,7 +310,7 @@ def _run(arguments: list[str] | None) -> int:
                 f"the locale's encoding is {sys.getfilesystemencoding()}, in which names of images would be garbled; "
                 "set PYTHONUTF8=1."
             )
-        given.call(given)
+        return int(given.call(given) or 0)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except Exception as error:
@@ -302,7 +322,6 @@ def _run(arguments: list[str] | None) -> int:
                 raise
             print(message, file=sys.stderr, flush=True)
         return 1
-    return 0
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -323,7 +342,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_utility_commands(commands: Any) -> None:
-    kinds = (*KINDS, "references")
+    kinds = (*KINDS, "references", "presets")
     parser = commands.add_parser("list", help=f"available {', '.join(kinds)}")
     parser.add_argument("what", choices=kinds)
     parser.set_defaults(call=_list)
@@ -340,17 +359,38 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("snakemake", nargs=argparse.REMAINDER, help="arguments of Snakemake, such as -n for a dry run")
     parser.set_defaults(call=_run_pipeline)
 
-    parser = commands.add_parser("init", help="copy the shipped configurations and profiles, to edit them")
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="default: the current folder")
+    parser = commands.add_parser("init", help="write a configuration from a preset, or copy all shipped ones")
+    parser.add_argument("preset", nargs="?", help="as printed by `ssltransfer list presets`; default: copy all files")
+    parser.add_argument("--images", metavar="FOLDER", help="images without labels, or whose labels are not used")
+    parser.add_argument("--labeled", metavar="FOLDER", help="images in a folder per class")
+    parser.add_argument("--teacher", metavar="NAME", help="timm/MODEL, torchvision/MODEL or a file of weights")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="the network to evaluate: a file, or a name as of --teacher"
+    )
+    parser.add_argument("--backbone", metavar="NAME", default="", help="architecture of a file of weights")
+    parser.add_argument(
+        "--student",
+        metavar="NAME",
+        help=f"resnet18, {', '.join(STUDENTS)}, another backbone, timm/... or torchvision/...",
+    )
+    parser.add_argument("-k", "--k", metavar="N", help="number of clusters")
+    parser.add_argument("--output", type=Path, help="the new file (default: PRESET.yaml), or the folder of the copies")
     parser.set_defaults(call=_init)
+
+    parser = commands.add_parser("check", help="whether the files, disk, memory and GPUs for a configuration exist")
+    parser.add_argument("config", type=Path)
+    parser.set_defaults(call=_check)
 
     parser = commands.add_parser("estimate", help="jobs of a configuration, with estimated hours, disk and memory")
     parser.add_argument("config", type=Path)
     parser.add_argument(
-        "--tflops", type=float, help="sustained TFLOP/s of one device (default: 30, or this CPU's without a GPU)"
+        "--tflops", type=float, help="sustained TFLOP/s of one device (default: measured here in two seconds)"
     )
     parser.add_argument(
-        "--cores", type=int, help="CPU cores that decode images for one device (default: 16, or this CPU's)"
+        "--cores", type=int, help="CPU cores that decode images for one device (default: this machine's)"
+    )
+    parser.add_argument(
+        "--assume", action="store_true", help="do not measure: 30 TFLOP/s, or a usual CPU without a GPU"
     )
     parser.add_argument("--benchmark-results", type=Path, help="results.json of the benchmarks: measured rates")
     parser.set_defaults(call=_estimate)
@@ -401,6 +441,9 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("--html", type=Path, help="the page (default: in the folder of the report)")
     parser.add_argument("--seed", type=int, default=0, help="of the images drawn from a large dataset (default: 0)")
     parser.set_defaults(call=_look)
+    parser = commands.add_parser("completion", help="a script that completes commands and names in your shell")
+    parser.add_argument("shell", choices=("bash", "zsh"))
+    parser.set_defaults(call=_completion)
 
     parser = commands.add_parser("clean", help="remove work directories of outdated results")
     parser.add_argument("results", type=Path)
@@ -408,7 +451,9 @@ def _add_utility_commands(commands: Any) -> None:
 
 
 def listed(kind: str) -> list[tuple[str, str, str]]:
-    """(name, description, source) of each format, backbone, task, method, protocol or table of a paper."""
+    """(name, description, source) of each format, backbone, task, method, protocol, table of a paper or preset."""
+    if kind == "presets":
+        return [(name, line, "") for name, line in presets().items()]
     if kind == "references":
         return [(name, reference.title, reference.source) for name, reference in references().items()]
     rows = []
@@ -464,6 +509,11 @@ def _schema(arguments: argparse.Namespace) -> None:
     print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
 
 
+def _completion(arguments: argparse.Namespace) -> None:
+    described = [name for kind in KINDS for name, _, _ in listed(kind)]
+    print(completion_script(build_parser(), arguments.shell, {"describe": described, "init": list(presets())}), end="")
+
+
 def _status(arguments: argparse.Namespace) -> None:
     from ssltransfer.planning.status import finished, running
 
@@ -483,12 +533,35 @@ def _run_pipeline(arguments: argparse.Namespace) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> None:
-    for folder in copy_files(arguments.folder):
-        print(folder)
+    options = {key: value for key in VALUES if (value := getattr(arguments, key)) is not None}
+    if arguments.preset is None:
+        if options:
+            raise UserError(f"name a preset before the options: {', '.join(presets())}.")
+        for folder in copy_files(arguments.output or Path()):
+            print(folder)
+        return
+    output = arguments.output or Path(f"{arguments.preset}.yaml")
+    write_preset(arguments.preset, output, options, arguments.backbone)
+    print(
+        f"{output}: written. Next:\n"
+        f"  ssltransfer check {output}   # folders, weights, disk and GPUs\n"
+        f"  ssltransfer run {output}"
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from ssltransfer.planning.readiness import findings
+
+    missing = False
+    for kind, text in findings(read_config(find_config(arguments.config))):
+        print(f"{kind:<8} {text.rstrip('.')}", flush=True)
+        missing |= kind == "missing"
+    return int(missing)
 
 
 def _estimate(arguments: argparse.Namespace) -> None:
     from ssltransfer.planning.machine import Machine, measured, this_machine
+    from ssltransfer.planning.measure import measure_machine
     from ssltransfer.planning.summary import print_estimate
 
     config, cores = read_config(arguments.config), arguments.cores
@@ -496,8 +569,10 @@ def _estimate(arguments: argparse.Namespace) -> None:
         machine = measured(arguments.benchmark_results, cores)
     elif arguments.tflops:
         machine = Machine(arguments.tflops, cores or Machine.cores)
-    else:
+    elif arguments.assume:
         machine = this_machine(cores)
+    else:
+        machine = measure_machine(cores)
     print_estimate(config, machine)
 
 

@@ -62,14 +62,14 @@ def test_slurm_without_its_plugin_names_the_extra(word: str, monkeypatch: pytest
 
 
 def test_init_copies_configurations_and_profiles(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["init", str(tmp_path / "mine")]) == 0
+    assert main(["init", "--output", str(tmp_path / "mine")]) == 0
     for name in ("config", "profiles"):
         compared = filecmp.dircmp(FOLDER / name, tmp_path / "mine" / name)
         assert compared.common and not compared.left_only and not compared.diff_files
-    assert main(["init", str(tmp_path / "mine")]) == 1
+    assert main(["init", "--output", str(tmp_path / "mine")]) == 1
     assert "exists; move it away" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "mine" / "config")
-    assert main(["init", str(tmp_path / "mine")]) == 1 and not (tmp_path / "mine" / "config").exists()
+    assert main(["init", "--output", str(tmp_path / "mine")]) == 1 and not (tmp_path / "mine" / "config").exists()
 
 
 def test_run_plans_the_jobs_of_a_configuration_of_another_folder(tmp_path: Path):

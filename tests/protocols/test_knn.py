@@ -89,6 +89,19 @@ def test_knn_equals_sklearn(chain, tmp_path: Path, k: int) -> None:
     assert output.read_bytes() == before
 
 
+def test_several_k_equal_one_job_each(chain, tmp_path: Path) -> None:
+    given = {"train_features": chain.train_features, "test_features": chain.test_features, "threads": 1}
+    found = {}
+    for k in ((10, 1, 40), 10, 1, 40):
+        protocol = Knn(k=k, temperature=0.07, layer="conv4", pool=Pool(max=3))
+        spec, output = EvaluationSpec(protocol=protocol, train="a", test="b"), tmp_path / str(k) / "tiny.json"
+        run(spec, model=chain.model, train=chain.train, test=chain.test, output=output, **given)
+        found[k] = read_metrics(output).values
+    first, *others = found.values()
+    assert first == {"accuracy": first["k10"], **{f"k{k}": found[k]["accuracy"] for k in (10, 1, 40)}}
+    assert len({values["accuracy"][0] for values in others}) > 1
+
+
 def test_knn_rejects_inconsistent_inputs(chain, tmp_path: Path) -> None:
     def measure(**changed: object) -> None:
         protocol = Knn(layer="conv4", pool=Pool(max=3), **changed.pop("options", {}))  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssltransfer.artifacts.outdated import outdated_outputs
 from ssltransfer.config import ConfigError, check_keys, complete
+from ssltransfer.config.outputs import index_path, model_path, report_inputs
 from ssltransfer.pipeline import FOLDER
 from ssltransfer.planning.inputs import input_problems
 
@@ -88,10 +89,7 @@ def motion_spec(wildcards):
 
 
 def index_of(dataset):
-    """The index for all readers of images: of the files, of the cache, of the clips of videos, or of chosen images."""
-    entry = CONFIG.datasets[dataset]
-    stage = "motion" if entry.format == "video" else "cache" if entry.cache else "index"
-    return f"{RESULTS}/{'curate' if entry.curate else stage}/{dataset}.parquet"
+    return index_path(CONFIG, dataset)
 
 
 def curate_spec(wildcards):
@@ -124,7 +122,7 @@ def dataset_index(wildcards):
 
 
 def model_of(name):
-    return f"{RESULTS}/{CONFIG.model(name).stage}/{name}/manifest.json"
+    return model_path(CONFIG, name)
 
 
 def features_of(name, dataset, file="manifest.json"):
@@ -279,33 +277,5 @@ def evaluated_features(key):
     return path
 
 
-def all_indexes(wildcards):
-    return [index_of(dataset) for dataset in CONFIG.datasets]
-
-
-def all_models(wildcards):
-    return [model_of(name) for name in [*CONFIG.pretexts, *CONFIG.students]]
-
-
-def all_features(wildcards):
-    return [
-        features_of(name, data)
-        for name in CONFIG.features
-        for data in sorted(CONFIG.datasets_of_features(name))
-    ]
-
-
-def all_clusters(wildcards):
-    return [f"{RESULTS}/cluster/{name}/manifest.json" for name in CONFIG.clusters]
-
-
-def all_labels(wildcards):
-    return [labels_of(*pair) for pair in sorted(CONFIG.labels())]
-
-
-def all_metrics(wildcards):
-    return [
-        f"{RESULTS}/evaluate/{evaluation}/{model}.json"
-        for evaluation, models in CONFIG.rows.items()
-        for model in models
-    ]
+# All results, for the report: option of its command -> paths.
+REPORTED = report_inputs(CONFIG)

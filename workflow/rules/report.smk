@@ -4,12 +4,7 @@ localrules:
 
 rule report:
     input:
-        indexes=all_indexes,
-        models=all_models,
-        features=all_features,
-        clusters=all_clusters,
-        labels=all_labels,
-        metrics=all_metrics,
+        **REPORTED,
     output:
         report(
             f"{RESULTS}/report/index.html",

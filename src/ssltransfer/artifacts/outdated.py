@@ -2,11 +2,11 @@
 
 import json
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.files import ArtifactError, read_json
+from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json
 from ssltransfer.config.base import Spec
 from ssltransfer.config.config import Config
 
@@ -25,6 +25,26 @@ def outdated_outputs(config: Config) -> list[str]:
 def is_current(output: str, spec: Spec) -> bool:
     """Whether a manifest or an index exists and was made with this spec."""
     return Path(output).is_file() and not _differs(Path(output), {"spec": _content(spec)})
+
+
+def current_results(config: Config, outputs: Iterable[str]) -> set[str]:
+    """Those outputs that exist and were made with this configuration, from inputs that are current too."""
+    specs = dict(_specs(config))
+    made = [
+        output for output in outputs if Path(output).is_file() and not _differs(Path(output), specs.get(output, {}))
+    ]
+    digests = {output: file_digest(Path(output)) for output in made}
+    inputs = {output: _inputs(Path(output)) for output in made}
+    while outdated := {output for output in digests if not inputs[output] <= set(digests.values())}:
+        digests = {output: digest for output, digest in digests.items() if output not in outdated}
+    return set(digests)
+
+
+def _inputs(output: Path) -> set[str]:
+    """Digests of the inputs that a result records."""
+    if output.suffix == ".parquet":
+        return set(filter(None, [_schema(output).get("cluster")]))  # of labels
+    return {digest for digests in read_json(output)["inputs"].values() for digest in digests}
 
 
 def _specs(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -256,7 +256,9 @@ def _check_counts(config: Config, evaluation: Evaluation, where: str) -> None:
     protocol = evaluation.protocol
     if isinstance(protocol, Retrieval):
         key, number, data, most = "recall_at", max(protocol.recall_at), evaluation.test, -1
-    elif isinstance(protocol, Knn | ClusterAlignment):
+    elif isinstance(protocol, Knn):
+        key, number, data, most = "k", max(protocol.ks), evaluation.train, 0
+    elif isinstance(protocol, ClusterAlignment):
         key, number, data, most = "k", protocol.k or 1, evaluation.train, 0
     else:
         return

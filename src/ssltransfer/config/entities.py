@@ -34,6 +34,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterVali
 INIT = "Model whose backbone the training starts from, of the same architecture and size; default: random weights."
 
 
+VAL_KNN = Field(
+    None,
+    ge=1,
+    description="With each validation, also log the accuracy of so many nearest neighbors among the labeled images of "
+    "`val`, as `val_knn`. The trained weights do not depend on it.",
+)
+
+
 class NamedSpec(Spec):
     """An entry with a name; a raised `version` invalidates all results of its stage."""
 
@@ -46,6 +54,7 @@ class Pretext(NamedSpec):
     data: str | None = None
     val: str | None = Field(None, description="Validation dataset: loss and accuracy on it are logged.")
     schedule: Schedule | None = None
+    val_knn: int | None = VAL_KNN
     seed: int = 0
     snapshots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Steps after which the backbone is saved, as a model called NAME@STEP."
@@ -142,6 +151,8 @@ class Pretext(NamedSpec):
         if self.init is not None and not self.task.is_trainable:
             raise ValueError(f"task {self.task.name} is not trained and has no initial weights; remove `init`")
         self._check_snapshots()
+        if self.val_knn and (not self.val or not self.task.is_trainable or isinstance(self.task, MultiTask)):
+            raise ValueError("val_knn needs a single task that is trained, and a validation dataset: set `val`")
         return self
 
     def _check_snapshots(self) -> None:
@@ -260,8 +271,15 @@ class Student(NamedSpec):
     backbone: AnyBackbone
     schedule: Schedule
     val: str | None = None
+    val_knn: int | None = VAL_KNN
     seed: int = 0
     init: str | None = Field(None, description=INIT)
+
+    @model_validator(mode="after")
+    def _has_val(self) -> Self:
+        if self.val_knn and not self.val:
+            raise ValueError("val_knn needs a validation dataset: set `val`")
+        return self
 
     @property
     def pretext(self) -> Pretext | None:

@@ -34,13 +34,13 @@ def print_estimate(config: Config, machine: Machine | None = None) -> None:
         for cost in rows:
             implicit = " (implicit)" if cost.name.split(" on ")[0] in config.derived else ""
             needs = f"  <- {', '.join(cost.needs)}" if cost.needs else ""
-            print(f"  {cost.name:<{width}} {_hours(cost.hours):>9} {_size(cost.disk_gb):>9}{implicit}{needs}")
+            print(f"  {cost.name:<{width}} {_hours(cost.hours):>9} {size_text(cost.disk_gb):>9}{implicit}{needs}")
     print(f"\n{'stage':<10} {'jobs':>5} {'hours':>10} {'disk':>10} {'memory of the largest job':>26}  limited by")
     for stage in dict.fromkeys(cost.stage for cost in costs):
         rows = [cost for cost in costs if cost.stage == stage]
         memory = max((c.memory_gb for c in rows if c.memory_gb is not None), default=None)
         limits = ", ".join(dict.fromkeys(c.limit for c in rows if c.limit))
-        print(f"{stage:<10} {_totals(rows)} {_size(memory):>26}  {limits}".rstrip())
+        print(f"{stage:<10} {_totals(rows)} {size_text(memory):>26}  {limits}".rstrip())
     print(f"{'all':<10} {_totals(costs)}")
     walls = ", ".join(f"{_least(_hours(makespan_hours(costs, count)), costs)} on {count}" for count in DEVICES)
     print(f"Hours are of one device. From the first job to the last: {walls} (a job shares at most {NODE}).")
@@ -60,7 +60,7 @@ def _totals(costs: Sequence[CostEstimate]) -> str:
     """Number of jobs, hours and disk."""
     hours, kept = [cost.hours for cost in costs], [cost.disk_gb for cost in costs if cost.disk_gb is not None]
     said = _hours(sum(filter(None, hours))) if set(hours) != {None} else "?"
-    return f"{len(costs):>5} {_least(said, costs):>10} {_least(_size(sum(kept) if kept else None), costs):>10}"
+    return f"{len(costs):>5} {_least(said, costs):>10} {_least(size_text(sum(kept) if kept else None), costs):>10}"
 
 
 def _least(said: str, costs: Sequence[CostEstimate]) -> str:
@@ -77,7 +77,8 @@ def _hours(hours: float | None) -> str:
     return f"{hours * 60:.0f} min" if hours < 1 else f"{hours:.1f} h"
 
 
-def _size(gigabytes: float | None) -> str:
+def size_text(gigabytes: float | None) -> str:
+    """A size with its unit; - if unknown."""
     if gigabytes is None:
         return "-"
     if gigabytes < 0.001:

@@ -19,30 +19,35 @@ EXAMPLES, SHOWN = 8, 5  # test images in the report, neighbors of each
 def evaluate(context: EvalContext) -> EvalResult:
     """Accuracy of the class of the nearest training image, or of the vote of the k nearest.
 
-    With a label subset there is one number per seed, else one number.
+    With a label subset there is one number per seed, else one number. Of several k there are metrics of each, by one
+    search.
 
     Raises:
         ArtifactError: k is larger than the number of labeled training images.
     """
     options, classes = context.options(Knn), context.classes()
-    accuracies: list[float] = []
+    values: dict[str, list[float]] = {"accuracy": []}
     details: dict[str, Any] = {}
     measured: dict[str, Any] = {}
     for chosen in labeled_subsets(context.train.paths, classes.train, options.label_subset, context.spec.seeds):
-        if options.k > len(chosen):
+        if max(options.ks) > len(chosen):
             raise ArtifactError(
-                f"{context.spec.train}: k is {options.k} but there are {len(chosen)} images with labels; lower k."
+                f"{context.spec.train}: k is {max(options.ks)} but there are {len(chosen)} images with labels; lower k."
             )
         gallery = SubsetSource(context.features[0], chosen) if options.label_subset else context.features[0]
-        k, names = max(options.k, min(SHOWN, len(chosen))), (context.spec.train, context.spec.test)
+        k, names = max(*options.ks, min(SHOWN, len(chosen))), (context.spec.train, context.spec.test)
         ids, cosines, took = knn_search(gallery, context.features[1], k, context.devices.device, names)
         ids = chosen[ids]
-        predicted = vote(classes.train[ids[:, : options.k]], cosines[:, : options.k], options.temperature)
-        accuracies.append(accuracy_of(classes, predicted))
+        votes = {k: vote(classes.train[ids[:, :k]], cosines[:, :k], options.temperature) for k in options.ks}
+        predicted = votes[options.ks[0]]
+        values["accuracy"].append(accuracy_of(classes, predicted))
+        if isinstance(options.k, tuple):
+            for k, voted in votes.items():
+                values.setdefault(f"k{k}", []).append(accuracy_of(classes, voted))
         if not details:
             details = per_class_metrics(classes, predicted) | {"examples": examples(context, classes, ids, cosines)}
             details["num_labeled"], measured = len(chosen), took
-    return EvalResult({"accuracy": accuracies}, classes.chance(), details, measured)
+    return EvalResult(values, classes.chance(), details, measured)
 
 
 def vote(labels: np.ndarray, cosines: np.ndarray, temperature: float | None) -> np.ndarray:

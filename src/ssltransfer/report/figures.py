@@ -3,6 +3,7 @@
 import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain, count
 from statistics import fmean, stdev
@@ -58,15 +59,20 @@ class FigureData:
 
 
 def build_figures(report: Report, results: Results) -> list[FigureData]:
-    """The configured figures.
+    """The configured figures; of partial results, the panels whose models are all measured.
 
     Raises:
         ConfigError: an evaluation, a metric or a model has no results.
     """
-    return [
-        FigureData(spec, file, [_panel(spec, key, results) for key in spec.columns])
-        for spec, file in zip(report.figures, _files(report), strict=True)
-    ]
+    figures = []
+    for spec, file in zip(report.figures, _files(report), strict=True):
+        panels = []
+        for key in spec.columns:
+            with suppress(ConfigError) if results.partial else nullcontext():
+                panels.append(_panel(spec, key, results))
+        if panels:
+            figures.append(FigureData(spec, file, panels))
+    return figures
 
 
 def _files(report: Report) -> list[str]:

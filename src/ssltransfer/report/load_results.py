@@ -63,6 +63,7 @@ class Results:
     clusters: dict[str, ArtifactRecord[ClusterManifest]]
     labels: dict[str, LabelRecord]
     metrics: Sequence[ArtifactRecord[Metrics]] = ()
+    partial: bool = False  # results that the report names may be missing
 
     @property
     def evaluations(self) -> dict[str, list[Metrics]]:
@@ -131,6 +132,8 @@ def load_results(
     clusters: list[Path],
     labels: list[Path],
     metrics: list[Path],
+    *,
+    partial: bool = False,
 ) -> Results:
     """Read every artifact; names come from the paths.
 
@@ -150,6 +153,7 @@ def load_results(
             ArtifactRecord("evaluate", f"{one.evaluation}/{one.model}", one, read_run_info(path))
             for path, one in zip(metrics, measured, strict=True)
         ],
+        partial=partial,
     )
 
 

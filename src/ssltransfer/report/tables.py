@@ -153,6 +153,8 @@ def _build(spec: TableSpec, results: Results) -> Table:
 def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
     evaluation, _, value = key.partition(":")
     measured = results.evaluations.get(evaluation)
+    if not measured and results.partial:
+        return Column(key, evaluation, value or None, value, "", "", "", "", None, spec.reference_columns.get(key))
     if not measured:
         raise ConfigError(
             f"{where}: no evaluation named {evaluation!r} has results{suggest(evaluation, results.evaluations)}"
@@ -182,14 +184,14 @@ def _column(key: str, spec: TableSpec, results: Results, where: str) -> Column:
 
 def _rows(spec: TableSpec, columns: Sequence[Column], results: Results, where: str) -> list[str]:
     measured = {column.evaluation for column in columns}
-    having = {m.model for name in measured for m in results.evaluations[name]}
+    having = {m.model for name in measured for m in results.evaluations.get(name, [])}
     ordered = [name for name in results.models if name in having] + sorted(having - set(results.models))
     if not spec.rows:
         return ordered
     rows: list[str] = []
     for pattern in spec.rows:
         matching = [name for name in ordered if fnmatch.fnmatchcase(name, pattern)]
-        if not matching:
+        if not matching and not results.partial:
             raise ConfigError(f"{where}: no model with results matches {pattern!r}{suggest(pattern, ordered)}")
         rows += [name for name in matching if name not in rows]
     return rows
@@ -210,7 +212,7 @@ def _metrics(results: Results, column: Column, models: Sequence[str]) -> Metrics
     found = [
         metrics
         for model in models
-        for metrics in results.evaluations[column.evaluation]
+        for metrics in results.evaluations.get(column.evaluation, [])
         if metrics.model == model and (column.value is None or column.value in metrics.values)
     ]
     if len(models) == 1 or not found:

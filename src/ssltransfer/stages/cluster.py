@@ -14,6 +14,7 @@ from ssltransfer.kmeans import hierarchical_kmeans
 from ssltransfer.logs import logger
 from ssltransfer.training.checkpoint import Checkpoint
 from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.loggers import CurveLoggers
 
 
 def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = None) -> None:
@@ -38,7 +39,10 @@ def run(spec: Cluster, *, features: Path, output: Path, threads: int | None = No
             name = f"checkpoint-{level + 1}-{step}.pt" if level or step else "checkpoint.pt"
             return Checkpoint(work.folder / name, rank=devices.rank, world=devices.world)
 
+        loggers = CurveLoggers(None if devices.rank else work.folder)
+
         def save_curve(rows: list[dict[str, Any]]) -> None:
+            loggers.log(rows)
             if devices.rank == 0:
                 (work.folder / "curve.jsonl").write_text(_lines(rows), encoding="utf-8")
 

@@ -17,6 +17,7 @@ from ssltransfer.tasks.pretext.snapshot import file_of, save_snapshot
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.multi_task import TaskRun, fit_multi_task
+from ssltransfer.training.online_knn import online_knn
 
 
 def run(
@@ -65,6 +66,10 @@ def run(
                 total = spec.schedule.total_steps(len(first.index))
                 fitted = fit_multi_task(trained.runs, total, synchronous=spec.task.synchronous, **options)
             else:
+                if spec.val_knn and first.val is not None:
+                    options["val_knn"] = online_knn(
+                        trained.backbone, spec.backbone, trained.normalization, first.val, spec.val_knn, devices
+                    )
                 fitted = fit(first.task, first.index, first.schedule, seed=first.seed, val=first.val, **options)
             if devices.rank:
                 return

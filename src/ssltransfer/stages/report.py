@@ -25,20 +25,22 @@ def run(
     labels: list[Path],
     metrics: list[Path],
     threads: int | None = None,
+    partial: bool = False,
 ) -> None:
     """Write the report, with tables.csv, summary.txt and figures/*.svg beside it, and print the summary.
 
     Equal inputs, including the run.json files, give equal bytes: the report contains no date.
 
     `models` are manifests of pretexts and students; weights and learning curves are read from the same folders.
-    `threads` is not used, but every stage takes it.
+    `threads` is not used, but every stage takes it. With `partial`, results that tables or figures name may be
+    missing.
 
     Raises:
         ArtifactError: an input is missing or belongs to another stage.
         ConfigError: a table names an unknown evaluation, model or reference.
     """
     check_references(spec)
-    results = load_results(indexes, models, features, clusters, labels, metrics)
+    results = load_results(indexes, models, features, clusters, labels, metrics, partial=partial)
     tables = build_tables(spec, results)
     claims = build_claims(spec, results)
     figures = build_figures(spec, results)

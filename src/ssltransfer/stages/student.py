@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ssltransfer.artifacts.index import labels_by_name
+from ssltransfer.artifacts.index import labels_by_name, read_index
 from ssltransfer.artifacts.labels import read_labeled_index
 from ssltransfer.artifacts.workdir import WorkDir
 from ssltransfer.config.entities import Student
@@ -11,6 +11,7 @@ from ssltransfer.models.weights import finish_model, start_from
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 from ssltransfer.training.devices import plan_devices
 from ssltransfer.training.fit import fit
+from ssltransfer.training.online_knn import online_knn
 
 
 def run(
@@ -53,7 +54,12 @@ def run(
             summary["init"] = source.digest
             if spec.method.is_self_contained:  # otherwise a pretext task normalizes the images
                 task.normalization = source.normalization
-        fitted = fit(task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held)
+        knn = None
+        if spec.val_knn and val:  # by true labels
+            knn = online_knn(task.backbone, spec.backbone, task.normalization, read_index(val), spec.val_knn, devices)
+        fitted = fit(
+            task, index, spec.schedule, seed=spec.seed, folder=work.folder, devices=devices, val=held, val_knn=knn
+        )
         if devices.rank:
             return
         summary |= {"summary": fitted.summary(task.chance_loss)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssltransfer.artifacts.files import friendly_os_errors, write_text
+from ssltransfer.training.loggers import CurveLoggers
 
 ROWS = 100  # of a learning curve
 VALIDATIONS = 20  # along a training
@@ -36,7 +37,7 @@ class TrainResult:
 class Curve:
     """Rows of a learning curve: about `ROWS` in a training of `total` steps, `VALIDATIONS` with validation values.
 
-    Each row is written to `file`, if given, when it is added, as a line of JSON.
+    Each row is written to `file`, if given, when it is added, as a line of JSON, and to the optional loggers.
 
     Attributes:
         rows: the rows so far.
@@ -45,6 +46,7 @@ class Curve:
     def __init__(self, total: int, file: Path | None = None):
         self.total = total
         self._file = file
+        self._loggers = CurveLoggers(file.parent if file else None)
         self._appending = False  # the file has the rows so far
         self.rows: list[dict[str, float]] = []
         self._sums: dict[str, list[float]] = {}  # since the last row: name -> [sum, number of steps]
@@ -82,6 +84,7 @@ class Curve:
             with friendly_os_errors(self._file), self._file.open(mode, encoding="utf-8") as file:
                 file.write("".join(map(_line, rows)))
             self._appending = True
+        self._loggers.log(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Rows, and the sums of the next row."""

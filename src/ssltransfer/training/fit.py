@@ -35,6 +35,7 @@ def fit(
     val: Index | None = None,
     save_snapshot: Callable[[int], None] = lambda step: None,
     snapshot_steps: Collection[int] = (),
+    val_knn: Callable[[], float] | None = None,
 ) -> TrainResult:
     """Train a task on the images of an index. Resumes from the checkpoint in `folder`, if there is one.
 
@@ -53,6 +54,7 @@ def fit(
         val: images for the validation loss.
         save_snapshot: called after each of `snapshot_steps`, in every process.
         snapshot_steps: steps.
+        val_knn: called with each validation, in every process; its value is `val_knn` of the row.
 
     Raises:
         TrainingError: the loss is not finite, there are no images, or the batch does not divide among the processes.
@@ -105,6 +107,7 @@ def fit(
                 row = {"step": done, "epoch": epoch, "lr": schedule.lr_at(step, len(index))} | curve.means()
                 if val is not None and curve.validation_due(step, done):
                     row |= validate(task, val, schedule, seed=seed, devices=devices)
+                    row |= {"val_knn": val_knn()} if val_knn else {}
                 curve.add_row(row)
                 progress.log(describe_losses(row, {"loss": task.chance_loss}))
             if done in snapshot_steps:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from ssltransfer.config.protocols.base import FeatureProtocol
 
 USUAL_CLASSES = 1000  # for cost estimates: ImageNet
+Neighbors = Annotated[int, Field(ge=1)]
 
 
 class Knn(FeatureProtocol):
@@ -14,10 +15,19 @@ class Knn(FeatureProtocol):
 
     name: Literal["knn"] = "knn"
     reference = "Abbasi Koohpayegani et al. 2020; protocols 4.6"
-    k: int = Field(1, ge=1, description="If more than 1: majority vote, ties to the nearest.")
+    k: Neighbors | Annotated[tuple[Neighbors, ...], Field(min_length=1)] = Field(
+        1,
+        description="If more than 1: majority vote, ties to the nearest. Of several, such as [10, 20], `accuracy` is "
+        "of the first, and the metrics k10 and k20 are of each.",
+    )
     temperature: float | None = Field(
         None, gt=0, description="Votes are weighted by exp(cosine / temperature); DINO: k 20, temperature 0.07."
     )
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """All values of k."""
+        return self.k if isinstance(self.k, tuple) else (self.k,)
 
 
 class ClusterAlignment(FeatureProtocol):
