@@ -167,9 +167,10 @@ def _cluster(config: Config, machine: Machine, name: str) -> CostEstimate:
 def _curate(config: Config, machine: Machine, name: str, options: CurateOptions) -> CostEstimate:
     """Near duplicates: the products of all pairs within clusters of equal sizes."""
     cluster = config.clusters[options.cluster]
-    features, n = config.features[cluster.features], images(config, cluster.data)
-    dims = dims_of(config.model(features.model).backbone, features.layer, features.pool)
-    work = (2.0 * n * (n / cluster.k) * dims if options.max_similarity else 0.0) if n else None
+    dims, n = _dims(config, cluster.features), images(config, cluster.data)
+    work = 0.0 if n else None
+    if options.max_similarity:
+        work = 2.0 * n * (n / cluster.k) * dims if n and dims else None
     hours = None if work is None else work / machine.rate("products") / 3600
     needs = (options.cluster, cluster.data, *([cluster.features] if options.max_similarity else []))
     kept = images(config, name)
