@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from ssltransfer.artifacts.files import write_json
+from ssltransfer.artifacts.files import read_json, write_json
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.artifacts.manifest import ModelManifest
 from ssltransfer.artifacts.metrics import LineFigure, Metrics
@@ -65,6 +65,21 @@ def test_graph_connects_teacher_and_students(chain) -> None:
     assert nodes["second"].parents == [("student", "first"), ("index", "d")]
     assert nodes["d"].x < nodes["file"].x < nodes["first"].x < nodes["second"].x
     assert [title for _, title in flow.titles] == ["datasets", "pretexts", "students", "students, again"]
+
+
+def test_graph_connects_a_teacher_of_a_file_with_its_dataset_and_student(chain) -> None:
+    """The features of the validation images, which come later, do not replace those of the training images."""
+    chain.dataset("d", classes=["a", "b"])
+    chain.dataset("later")
+    for data in ("d", "later"):
+        path = chain.feature("clip", data, "none")
+        write_json(path, read_json(path) | {"spec": {"file": {"path": "clip.npz", "digest": "ef56"}}})
+    method = {"name": "regression", "teacher": "clip", "precompute_teacher": True}
+    chain.model("s", "student", {"method": method, "data": "d", "val": "later"}, trained=False)
+    flow = lay_out(load_results(**chain.inputs))
+    nodes = {node.name: node for node in flow.nodes}
+    assert nodes["clip"].parents == [("index", "d")] and nodes["s"].parents == [("features", "clip"), ("index", "d")]
+    assert flow.omitted == 0
 
 
 def test_graph_places_teaching_student_further_right(filled, chain) -> None:

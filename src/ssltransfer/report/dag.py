@@ -100,11 +100,12 @@ def _nodes(results: Results) -> Iterator[Node]:
         yield Node("index", name, [("label", f"{cluster.name}/{cluster.content.spec.data}")] if cluster else [])
     for name, record in results.models.items():
         yield Node(record.stage, name, _model_inputs(results, record.content.spec))
-    clustered = {(record.content.spec.features, record.content.spec.data) for record in results.clusters.values()}
+    models = [record.content.spec for record in results.models.values()]
+    read = {(record.content.spec.features, record.content.spec.data) for record in results.clusters.values()}
+    read |= {(teacher, spec.data) for spec in models if (teacher := _teacher_features(results, spec))}
     for name, features in results.features.items():
-        plain, _, data = name.partition("/")
-        if plain in {one for one, _ in clustered}:
-            datasets = [data] if (plain, data) in clustered else []
+        plain = _plain(name)
+        if datasets := sorted(data for one, data in read if one == plain):
             yield Node("features", plain, _find(results, features.content.spec.model, *datasets))
     for name, cluster in results.clusters.items():
         yield Node("cluster", name, [("features", cluster.content.spec.features)])
@@ -120,7 +121,15 @@ def _model_inputs(results: Results, spec: Pretext | Student) -> list[Key]:
     if isinstance(method, ClusterClassification):
         return [("label", f"{method.cluster}/{spec.data}"), *_find(results, spec.init)]
     teacher = method.teacher if isinstance(method, Distillation) else None
-    return _find(results, teacher, spec.init, spec.data)
+    features = _teacher_features(results, spec)
+    return [*([("features", features)] if features else []), *_find(results, teacher, spec.init, spec.data)]
+
+
+def _teacher_features(results: Results, spec: Pretext | Student) -> str | None:
+    """Name of the features of a file that teach a student; None for other models."""
+    method = spec.method if isinstance(spec, Student) else None
+    is_file = isinstance(method, Distillation) and f"{method.teacher}/{spec.data}" in results.features
+    return method.teacher if is_file and method.teacher not in results.models else None
 
 
 def _find(results: Results, *names: str | None) -> list[Key]:
