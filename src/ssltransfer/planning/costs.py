@@ -14,7 +14,7 @@ from ssltransfer.config import Config
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import USUAL_ASPECT
 from ssltransfer.config.entities import Pretext, Student
-from ssltransfer.config.formats import CurateOptions, Video
+from ssltransfer.config.formats import AnyDataset, CurateOptions, Video
 from ssltransfer.config.formats.folders import FolderDataset
 from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
@@ -65,17 +65,26 @@ def images(config: Config, dataset: str) -> int | None:
     if isinstance(entry, Video):
         return entry.num_images_hint
     if isinstance(entry, FolderDataset) and entry.num_images_hint is None:
-        return _listed(entry)
+        found = _listed(entry)
+        return found if isinstance(found, int) else entry.estimated_num_images
     return entry.estimated_num_images
 
 
+def listing_problem(dataset: AnyDataset) -> str | None:
+    """Why `images` cannot list the images of a folder, such as a missing column; None if it can, or does not list."""
+    if not isinstance(dataset, FolderDataset) or isinstance(dataset, Video) or dataset.creates_root or dataset.curate:
+        return None
+    found = _listed(dataset) if dataset.num_images_hint is None else None
+    return str(found) if isinstance(found, UserError) else None
+
+
 @cache
-def _listed(dataset: FolderDataset) -> int | None:
-    """Number of images of a folder before any is opened; None if it is missing or cannot be listed."""
+def _listed(dataset: FolderDataset) -> int | UserError:
+    """Number of images of a folder before any is opened, or why it cannot be listed."""
     try:
         return len(list_images(dataset).paths)
-    except UserError:
-        return dataset.estimated_num_images
+    except UserError as error:
+        return error
 
 
 def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
