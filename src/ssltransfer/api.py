@@ -30,6 +30,7 @@ from ssltransfer.artifacts import features as _features
 from ssltransfer.artifacts import index as _indexes
 from ssltransfer.artifacts import labels as _labels
 from ssltransfer.artifacts import metrics as _metrics
+from ssltransfer.artifacts.archives import Member
 from ssltransfer.artifacts.features import FeatureStore
 from ssltransfer.artifacts.files import ArtifactError, atomic_folder, atomic_write, read_json, write_text
 from ssltransfer.artifacts.index import Index, write_index
@@ -353,7 +354,7 @@ def read_metrics(file: File) -> Metrics:
 def write_strip(file: Path, image: Path, found: Sequence[tuple[str, float]], root: Path) -> None:
     """Write an HTML page of an image and the images that were found, with their similarities."""
     index = unlabeled_index(root, [path for path, _ in found])
-    figures = [
+    figures: list[tuple[Path | Member, Path | str, str]] = [
         (image, image, "query"),
         *((index.source(i), path, f"{similarity:.3f}") for i, (path, similarity) in enumerate(found)),
     ]
