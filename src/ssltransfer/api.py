@@ -41,7 +41,7 @@ from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.entities import Features
 from ssltransfer.config.formats import Folder
 from ssltransfer.config.protocols import Pool
-from ssltransfer.data.archives import is_archive, located
+from ssltransfer.data.archives import is_archive, members_below
 from ssltransfer.kmeans import ArraySource, Clustering, kmeans
 from ssltransfer.report.thumbnails import strip
 from ssltransfer.stages import label
@@ -353,14 +353,15 @@ def read_metrics(file: File) -> Metrics:
 
 def write_strip(file: Path, image: Path, found: Sequence[tuple[str, float]], root: Path) -> None:
     """Write an HTML page of an image and the images that were found, with their similarities."""
-    figures: list[tuple[Path | Member, str]] = [
-        (image, "query"),
-        *((located(root / path), f"{similarity:.3f}") for path, similarity in found),
+    index = unlabeled_index(root, [path for path, _ in found])
+    figures: list[tuple[Path | Member, Path | str, str]] = [
+        (image, image, "query"),
+        *((index.source(i), path, f"{similarity:.3f}") for i, (path, similarity) in enumerate(found)),
     ]
     shown = "".join(
-        f'<figure><img src="{strip([path], 128)}" alt=""><figcaption>{html.escape(text)}<br>'
-        f"{html.escape(Path(str(path)).name)}</figcaption></figure>\n"
-        for path, text in figures
+        f'<figure><img src="{strip([source], 128)}" alt=""><figcaption>{html.escape(text)}<br>'
+        f"{html.escape(Path(path).name)}</figcaption></figure>\n"
+        for source, path, text in figures
     )
     write_text(
         file,
@@ -383,8 +384,18 @@ def _index(images: Images, threads: int | None) -> Index:
         known = [entry.name for entry in Path(missing).parent.iterdir()] if Path(missing).parent.is_dir() else []
         near = suggest(Path(missing).name, known).partition(" Allowed")[0] if known else "."
         raise ArtifactError(f"{missing}: no such file{near}")
+    return unlabeled_index(Path(), paths)
+
+
+def unlabeled_index(root: Path, paths: Sequence[str]) -> Index:
+    """An index of files of a folder or an archive, which are not opened: without labels, sizes and digests.
+
+    Raises:
+        ArchiveError: the archive cannot be read, or lacks a file.
+    """
     n = len(paths)
-    return Index(Path(), paths, np.full(n, -1, np.int32), [], np.zeros((n, 2), np.int32), [""] * n)
+    labels, sizes, members = np.full(n, -1, np.int32), np.zeros((n, 2), np.int32), members_below(root, paths)
+    return Index(root, paths, labels, [], sizes, [""] * n, members=members)
 
 
 def _require_suffix(file: Path) -> None:

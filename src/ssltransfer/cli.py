@@ -564,7 +564,7 @@ def _estimate(arguments: argparse.Namespace) -> None:
     from ssltransfer.planning.measure import measure_machine
     from ssltransfer.planning.summary import print_estimate
 
-    config, cores = read_config(arguments.config), arguments.cores
+    config, cores = read_config(find_config(arguments.config)), arguments.cores
     if arguments.benchmark_results:
         machine = measured(arguments.benchmark_results, cores)
     elif arguments.tflops:

@@ -173,6 +173,23 @@ def test_load_refuses_circular_initial_weights() -> None:
     assert complete(changed("students/cc/init", "jig")).sources_of("cc") == ["jig", "jig"]
 
 
+@pytest.mark.parametrize(
+    ("val", "k", "said"),
+    [
+        ("voc-test", 5, "students.s.val_knn: it needs one class label per image, which dataset 'voc-test' does not"),
+        ("b", 5, "which dataset 'b' does not have; name another `val`, or remove it."),
+        ("few", 20, "students.s.val_knn: 20 is too large for the 20 images of few; use at most 19."),
+    ],
+)
+def test_load_refuses_val_knn_without_enough_class_labels(val: str, k: int, said: str) -> None:
+    content = changed("datasets/few", {"format": "imagefolder", "root": "a", "split": "val", "limit": 20})
+    content["students"]["s"] = {**BASE["students"]["cc"], "data": "a-train", "val": val, "val_knn": k}
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        complete(content)
+    content["students"]["s"] |= {"val": "a-val"}
+    assert complete(content).students["s"].val_knn == k
+
+
 def test_curated_dataset_takes_the_options_of_its_source() -> None:
     content = changed("datasets/few", {"curate": {"cluster": "jig-k", "num_images": 30}})
     content["students"]["small"] = {**BASE["students"]["cc"], "data": "few"}
@@ -646,6 +663,7 @@ def test_word_instead_of_list_names_the_list():
         ({"name": "compress-1q"}, "are features of a file; set `precompute_teacher: true`"),
         ({"name": "regression", "precompute_teacher": True, "teacher_layer": "pool"}, "remove `teacher_layer`"),
         ({"name": "layer-regression", "layers": ["conv4"]}, "compares layers of networks"),
+        ({"name": "feature-distillation", "map_weight": 1}, "which have no maps; name a model, or remove the key"),
     ],
 )
 def test_features_of_a_file_teach_only_cached(method: dict[str, Any], said: str) -> None:

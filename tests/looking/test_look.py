@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from ssltransfer import looking
 from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.labels import Labels
+from ssltransfer.artifacts.manifest import ClusterManifest
 from ssltransfer.cli import main
 from ssltransfer.config.entities import Cluster, Features, Pretext
-from ssltransfer.config.formats import Folder
+from ssltransfer.config.formats import CurateOptions, Folder
+from ssltransfer.errors import UserError
 from ssltransfer.looking import look
-from ssltransfer.stages import cluster, features, index, label, pretext
+from ssltransfer.looking.clusterings import clustering_rows
+from ssltransfer.stages import cluster, curate, features, index, label, pretext
 from tests.helpers.html_page import Page
 
 NAME = "features of <b>"
@@ -107,6 +113,52 @@ def test_page_of_embeddings(suffix: str, results: Path, tmp_path: Path) -> None:
     assert main(["look", str(embedded)]) == 0
     html = (tmp_path / "own.html").read_text("utf-8")
     assert "copy-of-8.jpg" in html.partition('id="duplicates"')[2] and "Clusterings" not in html
+
+
+def test_page_of_embeddings_shows_images_of_archives(results: Path, tmp_path: Path) -> None:
+    packed = shutil.make_archive(str(tmp_path / "photos"), "zip", results.parent / "images")
+    sheets = []
+    for images in (str(results.parent / "images"), packed):
+        embedded = tmp_path / "own.npz"
+        assert main(["embed", str(results / "pretext" / "m"), images, str(embedded)]) == 0
+        html = look(embedded, tmp_path / "own.html").read_text("utf-8")
+        sheets.append(re.search(r'"sheets": (\[.*?\])', html)[1])  # type: ignore[index]
+    assert sheets[0] == sheets[1]
+    shutil.make_archive(str(tmp_path / "photos"), "zip", results)
+    with pytest.raises(UserError, match=r"photos\.zip: has no file class-0/"):
+        look(embedded)
+
+
+def test_page_of_features_of_a_file_on_a_curated_dataset(results: Path, tmp_path: Path) -> None:
+    vectors, curated = tmp_path / "vectors.parquet", results / "curate" / "chosen.parquet"
+    assert main(["embed", str(results / "pretext" / "m"), str(results.parent / "images"), str(vectors)]) == 0
+    curate.run(
+        CurateOptions(cluster="k3", num_images=20),
+        data=results / "index" / "own.parquet",
+        cluster=results / "cluster" / "k3" / "manifest.json",
+        labels=results / "label" / "k3" / "own.parquet",
+        output=curated,
+        threads=1,
+    )
+    stored = results / "features" / "elsewhere" / "chosen" / "manifest.json"
+    features.run(Features.model_validate({"file": str(vectors)}), data=curated, output=stored, threads=1)
+    html = look(stored).read_text("utf-8")
+    assert f"20 images of chosen: vectors of {vectors}." in html and Page(html).open == []
+
+
+def test_silhouette_of_spherical_clusters_is_of_directions() -> None:
+    """Two directions, of which each has vectors of all lengths."""
+    angles, lengths = np.repeat([0.0, 1.5], 8), np.tile(np.geomspace(0.01, 100, 8), 2)
+    points = (lengths * np.stack([np.cos(angles), np.sin(angles)])).T.astype(np.float32)
+    clusters = np.repeat([0, 1], 8).astype(np.int32)
+    labels = Labels([], clusters, np.zeros(16, np.float32), 2, "", "")
+    index = Index(Path(), [], np.full(16, -1, np.int32), [], np.zeros((16, 2), np.int32), [])
+    content = {"centroids": "", "index": "", "model": "", "layer": "", "layer_shape": [2], "pool": None}
+    content |= {"points": 16, "sizes": [8, 8], "objective": 0, "iterations": 1, "stopped": "", "path": "x", "stage": ""}
+    spec = Cluster(features="f", data="d", k=2, spherical=True)
+    manifest = ClusterManifest.model_validate(content | {"spec": spec})
+    (row,) = clustering_rows([("c", manifest, labels)], index, np.arange(16), points)
+    assert row.silhouette == pytest.approx(1)
 
 
 def test_wrong_inputs_are_refused(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

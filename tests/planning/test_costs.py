@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -196,6 +197,25 @@ clusters: {tens: {features: teacher, data: photos, k: 10, max_iter: 20, resample
     needed = {"index photos", "features teacher on photos", "cluster tens", "label tens on photos"}
     assert {jobs[job] for job in before[curated]} == needed
     assert {jobs[job] for job in before[turns]} == {"curate few", "pretext teacher"}
+
+
+@pytest.mark.parametrize("options", [{"max_similarity": 0.9}, {"num_images": 5}])
+def test_estimate_of_curated_datasets_of_features_of_a_file(options: dict[str, float], tmp_path: Path) -> None:
+    """100 images in two clusters: 50 comparisons of 8 features for each."""
+    np.savez(tmp_path / "v.npz", paths=np.array(["a.jpg"]), vectors=np.ones((1, 8), np.float32))
+    config = complete(
+        {
+            "datasets": {
+                "photos": {"format": "folder", "root": str(tmp_path), "num_images_hint": 100},
+                "few": {"curate": {"cluster": "halves", **options}},
+            },
+            "features": {"elsewhere": {"file": str(tmp_path / "v.npz")}},
+            "clusters": {"halves": {"features": "elsewhere", "data": "photos", "k": 2}},
+        }
+    )
+    (curated,) = (cost for cost in estimate(config, Machine()) if cost.stage == "curate")
+    flop = 2.0 * 100 * 50 * 8 if "max_similarity" in options else 0.0
+    assert curated.hours == pytest.approx(flop / Machine().rate("products") / 3600)
 
 
 def test_segmentation_flops_match_hand_calculation(tmp_path: Path) -> None:

@@ -82,3 +82,19 @@ def test_check_does_not_count_what_is_made(tmp_path: Path, capsys: pytest.Captur
 def test_check_finds_a_shipped_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "presets/probe.yaml"]) == 1
     assert "missing  datasets.labeled.root: data/labeled: no such folder" in capsys.readouterr().out
+
+
+def test_check_lists_tables_and_archives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the index stage would refuse is reported: a column that does not exist, and a compressed archive."""
+    (tmp_path / "t.csv").write_text("file,breed\nimages/0.png,cat\n")
+    packed = shutil.make_archive(str(tmp_path / "packed"), "gztar", tmp_path)
+    datasets = {
+        "column": {"format": "table", "table": str(tmp_path / "t.csv"), "label": "class"},
+        "photos": {"format": "folder", "root": packed},
+        "good": {"format": "table", "table": str(tmp_path / "t.csv"), "label": "breed"},
+    }
+    assert main(["check", write(tmp_path, datasets=datasets)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    missing = [line for line in lines if line.startswith("missing")]
+    assert [line.split(": ")[0].split()[1] for line in missing] == ["datasets.column", "datasets.photos"]
+    assert "class" in missing[0] and "ok       datasets.good: 1 images" in lines

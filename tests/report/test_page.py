@@ -44,7 +44,7 @@ def test_page_graph_links_every_entry(filled, html: str) -> None:
     flow = html[html.index('<svg class="flow"') : html.index("</svg>")]
     titles = set(re.findall(r"<title>(.*?)</title>", flow))
     names = {path.parent.name for path in filled.inputs["models"] + filled.inputs["clusters"]}
-    assert names | set(filled.indexes) | {"nn", "linear", "jig-conv4", "jig-k5/scenes_b"} <= titles
+    assert names | set(filled.indexes) | {"nn", "linear", "jig-conv4/objects.v1+x", "jig-k5/scenes_b"} <= titles
 
 
 def test_page_images_have_alt_text(page: Page) -> None:

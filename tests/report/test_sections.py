@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from ssltransfer.artifacts.files import write_json
-from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.files import read_json, write_json
+from ssltransfer.artifacts.index import read_index, write_index
 from ssltransfer.artifacts.manifest import ModelManifest
 from ssltransfer.artifacts.metrics import LineFigure, Metrics
 from ssltransfer.config.entities import Pretext, Report
@@ -67,6 +67,39 @@ def test_graph_connects_teacher_and_students(chain) -> None:
     assert [title for _, title in flow.titles] == ["datasets", "pretexts", "students", "students, again"]
 
 
+def test_graph_connects_a_teacher_of_a_file_with_its_dataset_and_student(chain) -> None:
+    chain.dataset("d", classes=["a", "b"])
+    chain.dataset("later")
+    for data in ("d", "later"):
+        path = chain.feature("clip", data, "none")
+        write_json(path, read_json(path) | {"spec": {"file": {"path": "clip.npz", "digest": "ef56"}}})
+    method = {"name": "regression", "teacher": "clip", "precompute_teacher": True}
+    chain.model("s", "student", {"method": method, "data": "d", "val": "later"}, trained=False)
+    flow = lay_out(load_results(**chain.inputs))
+    nodes = {node.name: node for node in flow.nodes}
+    assert nodes["clip/d"].parents == [("index", "d")] and nodes["s"].parents == [
+        ("features", "clip/d"),
+        ("index", "d"),
+    ]
+    assert flow.omitted == 0 and nodes["clip/d"].anchor == anchor("features", "clip")
+
+
+def test_graph_of_features_of_images_that_were_chosen_by_their_clusters(chain) -> None:
+    """As in a second round of clustering: the features of the chosen images come after the clusters."""
+    index = chain.dataset("d")
+    chain.model("m", "pretext", {"task": "random"}, trained=False)
+    chain.feature("f", "d", "m")
+    chain.cluster("k", "f", "d")
+    chain.label("k", "d")
+    chain.dataset("few")
+    write_index(chain.inputs["indexes"][-1], replace(index, spec={"curate": {"cluster": "k"}}))
+    chain.feature("f", "few", "m")
+    chain.cluster("again", "f", "few")
+    nodes = {node.name: node for node in lay_out(load_results(**chain.inputs)).nodes}
+    assert nodes["few"].parents == [("label", "k/d")] and nodes["again"].parents == [("features", "f/few")]
+    assert nodes["k"].x < nodes["few"].x < nodes["f/few"].x < nodes["again"].x
+
+
 def test_graph_places_teaching_student_further_right(filled, chain) -> None:
     chain.indexes = filled.indexes
     chain.inputs = {kind: list(paths) for kind, paths in filled.inputs.items()}
@@ -74,7 +107,7 @@ def test_graph_places_teaching_student_further_right(filled, chain) -> None:
     chain.cluster("second-k5", "second-fc7", "scenes_b")
     flow = lay_out(load_results(**chain.inputs))
     nodes = {(node.stage, node.name): node for node in flow.nodes}
-    assert nodes["student", "cc-jig"].x < nodes["features", "second-fc7"].x < nodes["cluster", "second-k5"].x
+    assert nodes["student", "cc-jig"].x < nodes["features", "second-fc7/scenes_b"].x < nodes["cluster", "second-k5"].x
     assert "features, again" in [title for _, title in flow.titles]
     assert max(node.x for node in flow.nodes) == nodes["evaluate", "nn"].x
 

@@ -74,6 +74,7 @@ def check(config: Config) -> None:
         model = config.model(name)
         check_model_size(model, f"{_section(model)}.{name}.backbone")
         _check_init(config, model)
+        _check_val_knn(config, model.spec, f"{_section(model)}.{name}")
 
 
 def _check_pretext(config: Config, pretext: Pretext, where: str) -> None:
@@ -126,6 +127,23 @@ def _check_init(config: Config, model: ModelEntry) -> None:
         raise ConfigError(
             f"{_section(model)}.{model.name}.init: the backbone of {model.spec.init} has `{differ[0]}`, not "
             f"`{differ[1]}`; give both models the same backbone."
+        )
+
+
+def _check_val_knn(config: Config, spec: Pretext | Student, where: str) -> None:
+    """The validation dataset has one label per image, and more images than neighbors."""
+    if not spec.val_knn or not spec.val:
+        return
+    dataset, images = config.datasets[spec.val], _max_images(config.datasets[spec.val])
+    if dataset.label_type != "single":
+        raise ConfigError(
+            f"{where}.val_knn: it needs one class label per image, which dataset {spec.val!r} does not have; name "
+            "another `val`, or remove it."
+        )
+    if images is not None and spec.val_knn >= images:
+        raise ConfigError(
+            f"{where}.val_knn: {spec.val_knn} is too large for the {images} images of {spec.val}; use at most "
+            f"{images - 1}."
         )
 
 
@@ -221,6 +239,11 @@ def _check_teacher_file(method: Distillation, where: str) -> None:
         raise ConfigError(
             f"{where}.teacher: {method.name} compares layers of networks, but {method.teacher!r} are features of a "
             "file; name a model."
+        )
+    if isinstance(method, FeatureDistillation) and method.map_weight:
+        raise ConfigError(
+            f"{where}.map_weight: the teacher {method.teacher!r} are features of a file, which have no maps; name a "
+            "model, or remove the key."
         )
     if not method.precompute_teacher:
         raise ConfigError(

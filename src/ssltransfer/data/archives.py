@@ -7,7 +7,7 @@ import stat
 import struct
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -59,12 +59,20 @@ def is_archive(path: Path) -> bool:
     return archive is not None and archive.suffix.lower() in (".tar", ".zip")
 
 
-def located(path: Path) -> Path | Member:
-    """The file of a path, which may lead into an archive."""
-    archive = archive_of(path)
-    if archive is None or archive == path:
-        return path
-    return list_archive(archive).member(path.relative_to(archive).as_posix())
+def members_below(root: Path, paths: Sequence[str]) -> Members | None:
+    """The positions of files below a root that leads into an archive; None for a folder.
+
+    Raises:
+        ArchiveError: the archive cannot be read, or has no such file.
+    """
+    archive = archive_of(root)
+    if archive is None:
+        return None
+    listing = list_archive(archive)
+    inside = [(root / path).relative_to(archive).as_posix() for path in paths]
+    if missing := next((path for path in inside if path not in listing.files), None):
+        raise ArchiveError(f"{archive}: has no file {missing}; restore the archive that was embedded.")
+    return members_of([(listing, path) for path in inside])
 
 
 def members_of(places: list[tuple[Listing, str]]) -> Members:

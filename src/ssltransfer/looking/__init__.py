@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import Tensor
 
-from ssltransfer.api import Embeddings
+from ssltransfer.api import Embeddings, unlabeled_index
+from ssltransfer.artifacts.archives import Member
 from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError, read_json, write_text
 from ssltransfer.artifacts.index import Index, read_index
@@ -41,7 +41,7 @@ class _Features:
 
     name: str
     dataset: str
-    about: dict[str, Any]
+    origin: str
     source: PointSource
     index: Index
     clusterings: list[tuple[str, ClusterManifest, Labels]]
@@ -104,9 +104,9 @@ def _kind(path: Path) -> str:
 
 def _embeddings(path: Path) -> _Features:
     found = Embeddings.load(path)
-    n = len(found.paths)
-    index = Index(found.root, found.paths, np.full(n, -1, np.int32), [], np.zeros((n, 2), np.int32), [""] * n)
-    return _Features(path.stem, str(found.root), found.about, ArraySource(found.vectors), index, [])
+    index = unlabeled_index(found.root, found.paths)
+    origin = f"layer {found.about['layer']} of {found.about['model']}"
+    return _Features(path.stem, str(found.root), origin, ArraySource(found.vectors), index, [])
 
 
 def _stored(path: Path) -> _Features:
@@ -121,8 +121,9 @@ def _stored(path: Path) -> _Features:
         content, found = read_manifest(clustering, ClusterManifest), read_labels(labels)
         if content.spec.features == name and found.index == manifest.index:
             clusterings.append((labels.parent.name, content, found))
-    about = {"model": manifest.spec.model, **{key: manifest.origin[key] for key in ("layer", "pool")}}
-    return _Features(name, dataset, about, store, index, clusterings)
+    file = manifest.spec.file
+    origin = f"vectors of {file.path}" if file else f"layer {manifest.layer} of {manifest.spec.model}"
+    return _Features(name, dataset, origin, store, index, clusterings)
 
 
 def _labels_of(path: Path) -> Path:
@@ -133,12 +134,13 @@ def _labels_of(path: Path) -> Path:
 
 def _read_images(results: Path, dataset: str, fingerprint: str) -> Index:
     """The index of a dataset, with its pixels if these are cached."""
-    for stage in ("index", "cache", "motion"):
+    for stage in ("index", "cache", "motion", "curate"):
         file = results / stage / f"{dataset}.parquet"
         if file.is_file() and (index := read_index(file)).fingerprint == fingerprint:
-            if len(index) and not isinstance(thumbnail_source(index, 0), Tensor) and not index.path(0).is_file():
+            source = thumbnail_source(index, 0) if len(index) else None
+            if isinstance(source, Path | Member) and not source.exists():
                 logger.warning(
-                    f"{index.path(0)}: missing, so its thumbnail is gray; start the command where the pipeline started."
+                    f"{source}: missing, so its thumbnail is gray; start the command where the pipeline started."
                 )
             return index
     raise ArtifactError(

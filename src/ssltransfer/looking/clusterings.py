@@ -39,7 +39,7 @@ def clustering_rows(
     for name, manifest, labels in found:
         purity, _, nmi = agreement(labels.labels, index.labels) or (None, None, None)
         points = features.astype(np.float32)
-        if manifest.spec.l2_normalize:
+        if manifest.spec.normalizes:
             points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
         drawn = labels.labels[samples]
         is_divided = 1 < len(np.unique(drawn)) < len(drawn)

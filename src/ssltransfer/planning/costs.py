@@ -14,7 +14,7 @@ from ssltransfer.config import Config
 from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.base import USUAL_ASPECT
 from ssltransfer.config.entities import Pretext, Student
-from ssltransfer.config.formats import CurateOptions, Video
+from ssltransfer.config.formats import AnyDataset, CurateOptions, Video
 from ssltransfer.config.formats.folders import FolderDataset
 from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
@@ -65,17 +65,26 @@ def images(config: Config, dataset: str) -> int | None:
     if isinstance(entry, Video):
         return entry.num_images_hint
     if isinstance(entry, FolderDataset) and entry.num_images_hint is None:
-        return _listed(entry)
+        found = _listed(entry)
+        return found if isinstance(found, int) else entry.estimated_num_images
     return entry.estimated_num_images
 
 
+def listing_problem(dataset: AnyDataset) -> str | None:
+    """Why `images` cannot list the images of a folder, such as a missing column; None if it can, or does not list."""
+    if not isinstance(dataset, FolderDataset) or isinstance(dataset, Video) or dataset.creates_root or dataset.curate:
+        return None
+    found = _listed(dataset) if dataset.num_images_hint is None else None
+    return str(found) if isinstance(found, UserError) else None
+
+
 @cache
-def _listed(dataset: FolderDataset) -> int | None:
-    """Number of images of a folder before any is opened; None if it is missing or cannot be listed."""
+def _listed(dataset: FolderDataset) -> int | UserError:
+    """Number of images of a folder before any is opened, or why it cannot be listed."""
     try:
         return len(list_images(dataset).paths)
-    except UserError:
-        return dataset.estimated_num_images
+    except UserError as error:
+        return error
 
 
 def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
@@ -167,9 +176,10 @@ def _cluster(config: Config, machine: Machine, name: str) -> CostEstimate:
 def _curate(config: Config, machine: Machine, name: str, options: CurateOptions) -> CostEstimate:
     """Near duplicates: the products of all pairs within clusters of equal sizes."""
     cluster = config.clusters[options.cluster]
-    features, n = config.features[cluster.features], images(config, cluster.data)
-    dims = dims_of(config.model(features.model).backbone, features.layer, features.pool)
-    work = (2.0 * n * (n / cluster.k) * dims if options.max_similarity else 0.0) if n else None
+    dims, n = _dims(config, cluster.features), images(config, cluster.data)
+    work = 0.0 if n else None
+    if options.max_similarity:
+        work = 2.0 * n * (n / cluster.k) * dims if n and dims else None
     hours = None if work is None else work / machine.rate("products") / 3600
     needs = (options.cluster, cluster.data, *([cluster.features] if options.max_similarity else []))
     kept = images(config, name)

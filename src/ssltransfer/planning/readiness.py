@@ -9,12 +9,13 @@ from typing import Literal, NamedTuple
 import psutil
 import torch
 
+from ssltransfer.artifacts.outdated import is_current
 from ssltransfer.config import Config, ConfigError
 from ssltransfer.config.published_weights import weights_record
 from ssltransfer.config.tasks import Pretrained
 from ssltransfer.errors import UserError
 from ssltransfer.planning.advice import advice
-from ssltransfer.planning.costs import CostEstimate, estimate, images
+from ssltransfer.planning.costs import CostEstimate, estimate, images, listing_problem
 from ssltransfer.planning.inputs import input_problems
 from ssltransfer.planning.machine import Machine, this_machine
 from ssltransfer.planning.summary import size_text
@@ -34,8 +35,7 @@ def findings(config: Config, machine: Machine | None = None) -> Iterator[Finding
     yield from (Finding("missing", problem) for problem in problems)
     for name in config.datasets:
         if not any(problem.startswith(f"datasets.{name}.") for problem in problems):
-            n = images(config, name)
-            yield Finding("ok", f"datasets.{name}: {f'{n} images' if n is not None else 'number of images unknown'}")
+            yield _dataset(config, name)
     yield from _weights(config)
     yield from (Finding("warning", line) for line in advice(config))
     try:
@@ -45,6 +45,14 @@ def findings(config: Config, machine: Machine | None = None) -> Iterator[Finding
         costs = []
     yield _disk(config, costs)
     yield from _devices(costs)
+
+
+def _dataset(config: Config, name: str) -> Finding:
+    dataset, where = config.datasets[name], f"datasets.{name}"
+    if not is_current(f"{config.results}/index/{name}.parquet", dataset) and (problem := listing_problem(dataset)):
+        return Finding("missing", f"{where}: {problem}")
+    n = images(config, name)
+    return Finding("ok", f"{where}: {f'{n} images' if n is not None else 'number of images unknown'}")
 
 
 def _weights(config: Config) -> Iterator[Finding]:

@@ -46,7 +46,7 @@ class Node:
     @property
     def anchor(self) -> str:
         """Link target on the page."""
-        return anchor(self.stage, self.name)
+        return anchor(self.stage, _plain(self.name) if self.stage == "features" else self.name)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def lay_out(results: Results) -> Flow:
         _fill(columns[column], x, nodes)
     edges = [_edge(nodes[key], node) for node in nodes.values() for key in node.parents]
     height = max((node.y + node.height for node in nodes.values()), default=0) + 2
-    omitted = sum(1 for record in results.features.values() if ("features", _plain(record.name)) not in nodes)
+    drawn = {_plain(name) for stage, name in nodes if stage == "features"}
+    omitted = sum(_plain(name) not in drawn for name in results.features)
     return Flow(list(nodes.values()), edges, titles, max(0, len(columns) * (WIDTH + GAP) - GAP), height, omitted)
 
 
@@ -100,14 +101,15 @@ def _nodes(results: Results) -> Iterator[Node]:
         yield Node("index", name, [("label", f"{cluster.name}/{cluster.content.spec.data}")] if cluster else [])
     for name, record in results.models.items():
         yield Node(record.stage, name, _model_inputs(results, record.content.spec))
-    clustered = {(record.content.spec.features, record.content.spec.data) for record in results.clusters.values()}
+    # A box per dataset: features of images that were chosen by clusters of other images would be their own input.
+    specs = {name: record.content.spec for name, record in results.clusters.items()}
+    read = {name: f"{spec.features}/{spec.data}" for name, spec in specs.items()}
+    taught = {_teacher_features(results, record.content.spec) for record in results.models.values()}
     for name, features in results.features.items():
-        plain, _, data = name.partition("/")
-        if plain in {one for one, _ in clustered}:
-            datasets = [data] if (plain, data) in clustered else []
-            yield Node("features", plain, _find(results, features.content.spec.model, *datasets))
-    for name, cluster in results.clusters.items():
-        yield Node("cluster", name, [("features", cluster.content.spec.features)])
+        if name in {*read.values(), *taught}:
+            yield Node("features", name, _find(results, features.content.spec.model, name.partition("/")[2]))
+    for name, source in read.items():
+        yield Node("cluster", name, [("features", source)])
     for name, labels in results.labels.items():
         if labels.cluster in results.clusters:
             yield Node("label", name, [("cluster", labels.cluster), ("index", labels.dataset)])
@@ -120,7 +122,17 @@ def _model_inputs(results: Results, spec: Pretext | Student) -> list[Key]:
     if isinstance(method, ClusterClassification):
         return [("label", f"{method.cluster}/{spec.data}"), *_find(results, spec.init)]
     teacher = method.teacher if isinstance(method, Distillation) else None
-    return _find(results, teacher, spec.init, spec.data)
+    features = _teacher_features(results, spec)
+    return [*([("features", features)] if features else []), *_find(results, teacher, spec.init, spec.data)]
+
+
+def _teacher_features(results: Results, spec: Pretext | Student) -> str | None:
+    """Features of a file that teach a student, with its dataset; None for other models."""
+    method = spec.method if isinstance(spec, Student) else None
+    if not isinstance(method, Distillation) or method.teacher in results.models:
+        return None
+    name = f"{method.teacher}/{spec.data}"
+    return name if name in results.features else None
 
 
 def _find(results: Results, *names: str | None) -> list[Key]:
