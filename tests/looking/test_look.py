@@ -153,7 +153,14 @@ def test_silhouette_of_spherical_clusters_is_of_directions() -> None:
     clusters = np.repeat([0, 1], 8).astype(np.int32)
     labels = Labels([], clusters, np.zeros(16, np.float32), 2, "", "")
     index = Index(Path(), [], np.full(16, -1, np.int32), [], np.zeros((16, 2), np.int32), [])
-    content = {"centroids": "", "index": "", "model": "", "layer": "", "layer_shape": [2], "pool": None}
+    content: dict[str, object] = {
+        "centroids": "",
+        "index": "",
+        "model": "",
+        "layer": "",
+        "layer_shape": [2],
+        "pool": None,
+    }
     content |= {"points": 16, "sizes": [8, 8], "objective": 0, "iterations": 1, "stopped": "", "path": "x", "stage": ""}
     spec = Cluster(features="f", data="d", k=2, spherical=True)
     manifest = ClusterManifest.model_validate(content | {"spec": spec})
