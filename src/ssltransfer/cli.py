@@ -618,7 +618,7 @@ def _search(arguments: argparse.Namespace) -> None:
 
 
 def _look(arguments: argparse.Namespace) -> None:
-    from ssltransfer.looking import look
+    from ssltransfer.looking.pages import look
 
     if arguments.html and len(arguments.results) > 1:
         raise UserError(f"--html {arguments.html}: one page for {len(arguments.results)} results; name one result.")

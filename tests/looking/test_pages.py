@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssltransfer import looking
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels
 from ssltransfer.artifacts.manifest import ClusterManifest
@@ -19,8 +18,9 @@ from ssltransfer.cli import main
 from ssltransfer.config.entities import Cluster, Features, Pretext
 from ssltransfer.config.formats import CurateOptions, Folder
 from ssltransfer.errors import UserError
-from ssltransfer.looking import look
+from ssltransfer.looking import pages as pages_module
 from ssltransfer.looking.clusterings import clustering_rows
+from ssltransfer.looking.pages import look
 from ssltransfer.stages import cluster, curate, features, index, label, pretext
 from tests.helpers.html_page import Page
 
@@ -86,8 +86,8 @@ def test_page_of_features(results: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_large_datasets_are_drawn_by_seed(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "MAPPED", 20)
-    monkeypatch.setattr(looking, "COMPARED", 30)
+    monkeypatch.setattr(pages_module, "MAPPED", 20)
+    monkeypatch.setattr(pages_module, "COMPARED", 30)
     stored = results / "features" / NAME / "own"
     pages = [look(stored, tmp_path / f"{i}.html", seed=seed).read_text("utf-8") for i, seed in enumerate((0, 0, 1))]
     drawn = [json.loads(re.search(r'"paths": (\[.*?\])', html)[1]) for html in pages]  # type: ignore[index]
