@@ -10,11 +10,11 @@ import psutil
 import pytest
 import torch
 import yaml
-from tests.helpers.workflow import ROOT, snakemake, tiny, write_config
 
 from ssltransfer.cli import main
 from ssltransfer.planning.costs import CostEstimate
 from ssltransfer.planning.profile import memory_mb, runtime_minutes, write_profile
+from tests.helpers.workflow import ROOT, snakemake, tiny, write_config
 
 SLURM = ROOT / "workflow/profiles/slurm/config.yaml"
 LOCAL = ROOT / "workflow/profiles/default/config.yaml"
