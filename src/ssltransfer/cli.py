@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import sys
@@ -29,7 +30,7 @@ from ssltransfer.config.references import references
 from ssltransfer.config.tasks import TASKS
 from ssltransfer.errors import UserError, advice_on
 from ssltransfer.logs import configure_logging
-from ssltransfer.pipeline import copy_files, find_config, snakemake_command
+from ssltransfer.pipeline import FOLDER, copy_files, find_config, snakemake_command
 from ssltransfer.pipeline.presets import STUDENTS, VALUES, presets, write_preset
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
@@ -393,6 +394,13 @@ def _add_utility_commands(commands: Any) -> None:
         "--assume", action="store_true", help="do not measure: 30 TFLOP/s, or a usual CPU without a GPU"
     )
     parser.add_argument("--benchmark-results", type=Path, help="results.json of the benchmarks: measured rates")
+    parser.add_argument(
+        "--profile", type=Path, metavar="DIR", help="write a Slurm profile with the memory and runtime of each rule"
+    )
+    parser.add_argument(
+        "--local", action="store_true", help="with --profile: for this machine, whose memory limits the jobs at a time"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="with --profile: replace an existing one")
     parser.set_defaults(call=_estimate)
 
     parser = commands.add_parser("status", help="finished results, and the last line of each running job")
@@ -560,10 +568,14 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _estimate(arguments: argparse.Namespace) -> None:
+    from ssltransfer.planning.costs import estimate
     from ssltransfer.planning.machine import Machine, measured, this_machine
     from ssltransfer.planning.measure import measure_machine
+    from ssltransfer.planning.profile import write_profile
     from ssltransfer.planning.summary import print_estimate
 
+    if (arguments.local or arguments.overwrite) and not arguments.profile:
+        raise UserError("--local and --overwrite need --profile DIR.")
     config, cores = read_config(find_config(arguments.config)), arguments.cores
     if arguments.benchmark_results:
         machine = measured(arguments.benchmark_results, cores)
@@ -574,6 +586,12 @@ def _estimate(arguments: argparse.Namespace) -> None:
     else:
         machine = measure_machine(cores)
     print_estimate(config, machine)
+    if arguments.profile:
+        base = FOLDER / "profiles" / ("default" if arguments.local else "slurm") / "config.yaml"
+        costs = list(estimate(config, machine))
+        print(write_profile(costs, base, arguments.profile, local=arguments.local, overwrite=arguments.overwrite))
+        words = shlex.join(map(str, (arguments.config, "--workflow-profile", arguments.profile)))
+        print(f"Next: ssltransfer run {words}")
 
 
 def _export(arguments: argparse.Namespace) -> None:
