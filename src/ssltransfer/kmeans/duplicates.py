@@ -68,7 +68,7 @@ def near_duplicates(
         if len(ids) <= most:
             compare_clusters(ids)
             continue
-        pieces = np.split(ids, range(most // 2, len(ids), most // 2))
+        pieces = np.split(ids, range(size := max(1, most // 4), len(ids), size))  # two of them, and copies
         for number, piece in enumerate(pieces):
             compare_pieces(piece, pieces[:number])
     return duplicate_of
