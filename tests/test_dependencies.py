@@ -33,7 +33,7 @@ USED_OTHERWISE = {
     "onnx": "imported by torch's exporter",
 }
 # Loggers, which bring many packages: installed by those who use them, and not in the lock.
-LOGGERS = {"mlflow", "tensorboard", "wandb"}
+LOGGERS = {"mlflow", "wandb"}  # with too many packages for the lock
 # Installed with these.
 PARTS = {
     "annotated-types": "pydantic",
