@@ -32,8 +32,8 @@ WRITTEN = {"zoo", "zoo_options"}  # by the tests themselves
 USED_OTHERWISE = {
     "onnx": "imported by torch's exporter",
 }
-# Loggers, which bring many packages: installed by those who use them, and not in the lock.
-LOGGERS = {"mlflow", "wandb"}  # with too many packages for the lock
+# Loggers that bring dozens of packages: installed by those who use them, and not in the lock.
+LOGGERS = {"mlflow", "wandb"}
 # Installed with these.
 PARTS = {
     "annotated-types": "pydantic",
