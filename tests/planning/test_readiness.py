@@ -15,6 +15,7 @@ from ssltransfer.cli import main
 from ssltransfer.planning import readiness
 
 Usage = namedtuple("Usage", "total used free")
+Memory = namedtuple("Memory", "total")
 
 
 def write(folder: Path, **changes: Any) -> str:
@@ -72,7 +73,7 @@ def test_check_compares_memory_with_trainings(
 ) -> None:
     """Not with clusterings, whose data need not be in memory; a smaller micro-batch needs less."""
     monkeypatch.setattr(readiness.torch.cuda, "device_count", lambda: 0)
-    monkeypatch.setattr(readiness.psutil, "virtual_memory", lambda: namedtuple("Memory", "total")(1e8))
+    monkeypatch.setattr(readiness.psutil, "virtual_memory", lambda: Memory(1e8))
     photos = {"format": "folder", "root": str(tmp_path / "images"), "num_images_hint": 10**7}
     backbone = {"name": "resnet18", "width_mult": 0.25, "img_size": 32}
     schedule = {"steps": 1, "batch_size": 4096, "lr": 0.1, "micro_batch_size": micro}
