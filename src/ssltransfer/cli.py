@@ -388,7 +388,9 @@ def _add_utility_commands(commands: Any) -> None:
         "--tflops", type=float, help="sustained TFLOP/s of one device (default: measured here in two seconds)"
     )
     parser.add_argument(
-        "--cores", type=int, help="CPU cores that decode images for one device (default: this machine's)"
+        "--cores",
+        type=int,
+        help="CPU cores that decode images for one device (default: this machine's; with --tflops 16)",
     )
     parser.add_argument(
         "--assume", action="store_true", help="do not measure: 30 TFLOP/s, or a usual CPU without a GPU"

@@ -32,6 +32,15 @@ def tiny(**changes: Any) -> dict[str, Any]:
     return config
 
 
+def example(number: int, **dataset: Any) -> dict[str, Any]:
+    """An example of docs/clustering.md, by its number among them, with other options of its dataset."""
+    text = (ROOT / "docs" / "clustering.md").read_text(encoding="utf-8")
+    config: dict[str, Any] = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[number])
+    config["results"] = "results"
+    config["datasets"]["photos"].update(dataset)
+    return config
+
+
 def write_config(folder: Path, config: dict[str, Any]) -> Path:
     """`config` as a file of `folder`, without YAML's references."""
     file = folder / "config.yaml"

@@ -108,6 +108,7 @@ def test_init_never_overwrites_and_names_results_after_the_file(capsys: pytest.C
         (["probe", "-k", "3"], "the preset probe has no --k; it has --labeled, --checkpoint"),
         (["distill", *NEEDED["distill"], "--student", "resnet19"], "did you mean 'resnet18'?"),
         (["cluster", "--images", "a", "-k", "1"], "clusters.groups.k: input should be greater than"),
+        (["cluster", "--images", "a", "--backbone", "resnet50"], "--backbone is that of a file of weights; give --"),
         (["--images", "a"], "name a preset before the options: cluster,"),
     ],
 )

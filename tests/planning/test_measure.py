@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from ssltransfer.cli import main
+from ssltransfer.config.backbones import ResNet18
+from ssltransfer.models.flops import flops
 from ssltransfer.planning import measure
 from ssltransfer.planning.measure import measure_machine
 
@@ -23,6 +26,17 @@ def test_measured_rates_are_those_of_a_computer(monkeypatch: pytest.MonkeyPatch)
         low, high = (5, 1e5) if name == "decoding/files" else (1e8, 1e16)
         assert low < pace < high, name
     assert {name.partition("/")[0] for name in machine.paces} == {"forward", "training", "products", "decoding"}
+
+
+def test_measured_rates_count_calls_and_their_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "SECONDS", 0.1)
+    assert 10 < measure._per_second(lambda: time.sleep(0.01)) < 100
+    monkeypatch.setattr(measure, "_per_second", lambda work: 1.0)
+    paces = measure_machine(1).paces
+    batch, side, options = (128, 8192, ResNet18()) if torch.cuda.is_available() else (8, 1024, ResNet18(img_size=64))
+    forward = pytest.approx(batch * flops(options))
+    assert paces["forward/resnet18"] == forward and paces["training/resnet18"] / 3 == forward
+    assert paces["products"] == 2 * side**3
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from ssltransfer.cli import main
 from ssltransfer.planning import readiness
 
 Usage = namedtuple("Usage", "total used free")
+Memory = namedtuple("Memory", "total")
 
 
 def write(folder: Path, **changes: Any) -> str:
@@ -64,6 +65,22 @@ def test_check_compares_the_free_disk_with_the_estimate(
     assert f"missing  disk: 3 MB needed, < 1 MB free at {tmp_path}" in capsys.readouterr().out
     monkeypatch.setattr(readiness.shutil, "disk_usage", lambda folder: Usage(1, 1, 5e6))
     assert main(["check", file]) == 0, "the disk has room for five megabytes"
+
+
+@pytest.mark.parametrize("micro", [None, 8])
+def test_check_compares_memory_with_trainings(
+    micro: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with clusterings, whose data need not be in memory; a smaller micro-batch needs less."""
+    monkeypatch.setattr(readiness.torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(readiness.psutil, "virtual_memory", lambda: Memory(1e8))
+    photos = {"format": "folder", "root": str(tmp_path / "images"), "num_images_hint": 10**7}
+    backbone = {"name": "resnet18", "width_mult": 0.25, "img_size": 32}
+    schedule = {"steps": 1, "batch_size": 4096, "lr": 0.1, "micro_batch_size": micro}
+    model = {"task": "rotation", "backbone": backbone, "data": "photos", "schedule": schedule}
+    assert main(["check", write(tmp_path, datasets={"photos": photos}, pretexts={"model": model})]) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning  memory: ")]
+    assert [line.split(" needs")[0] for line in found] == ([] if micro else ["warning  memory: pretext model"])
 
 
 def test_check_does_not_count_what_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

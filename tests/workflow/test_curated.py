@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from tests.helpers.workflow import ROOT, planned, snakemake, write_config
+from tests.helpers.workflow import example, planned, snakemake, write_config
 
 from ssltransfer.artifacts.files import read_json
 from ssltransfer.artifacts.index import read_index
 
-TEXT = (ROOT / "docs" / "clustering.md").read_text(encoding="utf-8")
 PLANNED = {
     "index/photos",
     "pretext/teacher",
@@ -26,17 +22,9 @@ PLANNED = {
 }
 
 
-def curated(**dataset: Any) -> dict[str, Any]:
-    """The example, with other options of its dataset."""
-    config: dict[str, Any] = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[2])
-    config["results"] = "results"
-    config["datasets"]["photos"].update(dataset)
-    return config
-
-
 def test_curated_dataset_is_planned(tmp_path: Path):
     """It has no index of its own."""
-    write_config(tmp_path, curated())
+    write_config(tmp_path, example(2))
     assert planned(tmp_path) == PLANNED
 
 
@@ -44,7 +32,7 @@ def test_curated_dataset_is_planned(tmp_path: Path):
 @pytest.mark.parametrize("cache", [None, {"short_side": 64}])
 def test_curated_dataset_is_trained_on(tmp_path: Path, cache: dict[str, int] | None):
     """Also from the cache of its source."""
-    config = curated(num_images=64, **({"cache": cache} if cache else {}))
+    config = example(2, num_images=64, **({"cache": cache} if cache else {}))
     config["clusters"]["photos-k40"] |= {"k": 8, "levels": [3]}
     config["datasets"]["balanced"]["curate"] |= {"num_images": 24, "max_similarity": 0.9999}
     config["pretexts"]["rotation"]["schedule"] = {"steps": 2, "batch_size": 8, "lr": 0.01}

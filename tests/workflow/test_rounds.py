@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from tests.helpers.workflow import ROOT, planned, snakemake, write_config
+from tests.helpers.workflow import example, planned, snakemake, write_config
 
 from ssltransfer.artifacts.files import file_digest, read_json
 
-TEXT = (ROOT / "docs" / "clustering.md").read_text(encoding="utf-8")
 ROUNDS = {
     "index/photos",
     "pretext/round-0",
@@ -27,9 +24,7 @@ ROUNDS = {
 
 def rounds(**dataset: Any) -> dict[str, Any]:
     """The example, with other options of its dataset, small clusters and short trainings."""
-    config: dict[str, Any] = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)[0])
-    config["results"] = "results"
-    config["datasets"]["photos"].update(dataset)
+    config = example(0, **dataset)
     config["clusters"]["round-{r}"]["k"] = 4
     config["students"]["round-{r}"]["schedule"] = {"steps": 2, "batch_size": 16, "lr": 0.01}
     return config

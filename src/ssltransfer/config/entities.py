@@ -31,9 +31,11 @@ def _reject_run_suffix(name: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterValidator(_reject_run_suffix)]
 
-INIT = "Model whose backbone the training starts from, of the same architecture and size; default: random weights."
-
-
+INIT = Field(
+    None,
+    description="Model whose backbone the training starts from, of the same architecture and size; default: random "
+    "weights.",
+)
 VAL_KNN = Field(
     None,
     ge=1,
@@ -59,7 +61,7 @@ class Pretext(NamedSpec):
     snapshots: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (), description="Steps after which the backbone is saved, as a model called NAME@STEP."
     )
-    init: str | None = Field(None, description=INIT)
+    init: str | None = INIT
 
     @property
     def parts(self) -> dict[str, Pretext]:
@@ -273,7 +275,7 @@ class Student(NamedSpec):
     val: str | None = None
     val_knn: int | None = VAL_KNN
     seed: int = 0
-    init: str | None = Field(None, description=INIT)
+    init: str | None = INIT
 
     @model_validator(mode="after")
     def _has_val(self) -> Self:

@@ -64,9 +64,11 @@ def write_preset(name: str, output: Path, options: Mapping[str, str], backbone: 
     for key in options:
         if key not in used:
             raise UserError(f"the preset {name} has no --{key}; it has {', '.join(f'--{one}' for one in used)}.")
-    for key in {"images", "labeled", "checkpoint"} & set(used):
-        if key not in options:
+    for key in used:
+        if key in ("images", "labeled", "checkpoint") and key not in options:
             raise UserError(f"the preset {name} needs --{key}.")
+    if backbone and not options.keys() & {"teacher", "checkpoint"}:
+        raise UserError("--backbone is that of a file of weights; give --teacher or --checkpoint too.")
     replaced = {VALUES[key]: _text(key, value, backbone) for key, value in options.items()}
     if "/vit" in STUDENTS.get(options.get("student", ""), options.get("student", "")):
         replaced[LEARNING_RATE] = VIT_RATE

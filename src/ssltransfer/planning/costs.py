@@ -206,7 +206,7 @@ def _student(config: Config, machine: Machine, name: str, student: Student) -> C
     work = _student_flops(student, config.model(teacher).backbone if teacher else None)
     hours, limit = _passes(seen, reading, work, machine.rate("training", backbone.name)) if seen else (None, "")
     disk = parameters(backbone, include_top=student.method.is_self_contained) * 4e-9
-    return CostEstimate("student", name, needs, hours, disk, training_memory(backbone, schedule.batch_size), limit)
+    return CostEstimate("student", name, needs, hours, disk, training_memory(backbone, schedule), limit)
 
 
 def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:
@@ -254,7 +254,7 @@ def _training(config: Config, machine: Machine, name: str, pretext: Pretext, dis
     hours, memory, limits = 0.0, 0.0, []
     for member, part in parts.items():
         schedule, n = schedules[member], images(config, part.data) if part.data else None
-        memory = max(memory, training_memory(part.backbone, schedule.batch_size))
+        memory = max(memory, training_memory(part.backbone, schedule))
         if n is None and schedule.steps is None:
             return CostEstimate("pretext", name, needs, None, disk, None)
         seen = schedule.total_steps(n or 1) * schedule.batch_size * shares[member] / sum(shares.values())

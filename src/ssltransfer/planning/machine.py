@@ -1,4 +1,4 @@
-"""Rates of a machine: assumed, given, or measured by the benchmarks."""
+"""Rates of a machine: assumed, given, or measured."""
 
 import json
 from collections.abc import Mapping

@@ -10,6 +10,7 @@ from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.config.backbones.libraries import LibraryModel
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.protocols import Pool, Segmentation, TrainedProtocol
+from ssltransfer.config.schedule import Schedule
 from ssltransfer.errors import UserError
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.fcn import Fcn
@@ -100,7 +101,8 @@ def dims_of(backbone: BackboneOptions, layer: str, pool: Pool | None) -> int:
     return math.prod(pooled_shape(_shapes(backbone)[layer], pool))
 
 
-def training_memory(backbone: BackboneOptions, batch: int) -> float:
-    """GB on the device: weights, gradients and momenta, and the activations of a batch with their gradients."""
+def training_memory(backbone: BackboneOptions, schedule: Schedule) -> float:
+    """GB on the device: weights, gradients and momenta, and the activations of a micro-batch with their gradients."""
+    batch = schedule.micro_batch_size or schedule.batch_size
     activations = sum(math.prod(shape) for shape in _shapes(backbone).values())
     return (parameters(backbone, True) * 12 + activations * batch * 4 * 3) / 1e9

@@ -17,7 +17,8 @@ from ssltransfer.errors import UserError
 from ssltransfer.planning.advice import advice
 from ssltransfer.planning.costs import CostEstimate, estimate, images, listing_problem
 from ssltransfer.planning.inputs import input_problems
-from ssltransfer.planning.machine import Machine, this_machine
+from ssltransfer.planning.machine import this_machine
+from ssltransfer.planning.profile import TRAININGS
 from ssltransfer.planning.summary import size_text
 from ssltransfer.processes import available_cores
 
@@ -29,7 +30,7 @@ class Finding(NamedTuple):
     text: str
 
 
-def findings(config: Config, machine: Machine | None = None) -> Iterator[Finding]:
+def findings(config: Config) -> Iterator[Finding]:
     """What is ready and what is not: datasets, files, weights, free disk space, memory and GPUs."""
     problems = list(input_problems(config))
     yield from (Finding("missing", problem) for problem in problems)
@@ -39,7 +40,7 @@ def findings(config: Config, machine: Machine | None = None) -> Iterator[Finding
     yield from _weights(config)
     yield from (Finding("warning", line) for line in advice(config))
     try:
-        costs = list(estimate(config, machine or this_machine()))
+        costs = list(estimate(config, this_machine()))
     except (ConfigError, UserError) as error:
         yield Finding("missing", f"no estimate of disk and memory: {error}")
         costs = []
@@ -94,8 +95,10 @@ def _devices(costs: list[CostEstimate]) -> Iterator[Finding]:
     if not gpus:
         yield Finding("note", "GPU: none; all jobs run on the CPU")
     yield Finding("ok", f"CPU: {available_cores()} cores, {memory:.0f} GB of memory")
-    largest = max((cost for cost in costs if cost.memory_gb), key=lambda cost: cost.memory_gb or 0.0, default=None)
-    least = min([memory, *(gpu.total_memory / 1e9 for gpu in gpus)])
+    # Other stages keep in memory what fits.
+    trainings = [cost for cost in costs if cost.stage in TRAININGS]
+    largest = max(trainings, key=lambda cost: cost.memory_gb or 0.0, default=None)
+    least = min((gpu.total_memory / 1e9 for gpu in gpus), default=memory)
     if largest and largest.memory_gb and largest.memory_gb > least:
         yield Finding(
             "warning",

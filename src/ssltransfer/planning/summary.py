@@ -1,7 +1,7 @@
 """Cost estimate of a configuration: its jobs with their dependencies, hours, disk and memory.
 
 Hours are floating-point operations and images to decode, divided by the rates of a device and its CPU cores. The rates
-are assumed, given, or measured by the benchmarks.
+are assumed, given, or measured.
 """
 
 from collections.abc import Sequence
