@@ -137,7 +137,7 @@ def _taped(archive: Path) -> Iterator[tuple[str, _Place | str | None]]:
     """Name of each entry of a tar file, with its place, the target of a link, or None for a folder."""
     with tarfile.open(archive, "r:") as tar:
         for entry in tar:
-            tar.members.clear()  # about 1 KB each
+            tar.members.clear()  # type: ignore[attr-defined]  # about 1 KB each; not in the type stubs
             if entry.isdir():
                 yield entry.name, None
             elif entry.islnk() or entry.issym():
