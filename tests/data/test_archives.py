@@ -62,7 +62,7 @@ def packed(folder: Path, name: str, top: str = "") -> Path:
     return archive
 
 
-def made(root: Path, output: Path, **options: str) -> Index:
+def made(root: Path, output: Path) -> Index:
     stage.run(Folder(root=str(root), labels="folder"), output=output, threads=2)
     return read_index(output)
 
@@ -164,6 +164,16 @@ def test_compressed_encrypted_and_damaged_archives_are_refused(folder: Path) -> 
     with zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as zipped:
         zipped.writestr("a.png", b"x" * 100)
     cases["lzma.zip"] = (out.getvalue(), "a.png is compressed in a way .*`zip -0 -r`")
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as zipped:
+        zipped.writestr("a.png", b"x")
+    for name, field, value, match in (
+        ("encrypted.zip", 8, 1, "a.png is encrypted"),
+        ("newer.zip", 6, 99, "cannot be read as a tar or zip archive .zip file version"),
+    ):
+        changed = bytearray(out.getvalue())
+        changed[changed.index(b"PK\1\2") + field] = value
+        cases[name] = (bytes(changed), match)
     for name, (data, match) in cases.items():
         (folder.parent / name).write_bytes(data)
         with pytest.raises(ArchiveError, match=match) as refusal:
@@ -171,6 +181,26 @@ def test_compressed_encrypted_and_damaged_archives_are_refused(folder: Path) -> 
         assert "\n" not in str(refusal.value)
         with pytest.raises(LayoutError, match=match):
             find(Folder(root=str(folder.parent / name)))
+
+
+def test_tar_that_ends_with_a_zip_is_a_tar(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "zzz.zip", "w") as inner:
+        inner.writestr("inner.png", b"x")
+    archive = folder.with_name("set.tar")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(folder / "top.png", "top.png")
+        tar.add(folder / "zzz.zip", "zzz.zip")
+    assert list(list_archive(archive).files) == ["top.png", "zzz.zip"]
+
+
+def test_replaced_archive_is_read_anew(folder: Path) -> None:
+    archive = packed(folder, "set.tar")
+    before = list_archive(archive).read("top.png")
+    shutil.copy(folder / "cow/5.png", folder / "top.png")
+    archive.rename(archive.with_name("old.tar"))
+    assert packed(folder, "set.tar") == archive
+    after = list_archive(archive).read("top.png")
+    assert after == (folder / "top.png").read_bytes() != before
 
 
 def test_damaged_deflated_member_is_skipped(folder: Path) -> None:

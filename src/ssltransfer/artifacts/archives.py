@@ -106,7 +106,8 @@ def read_range(path: Path, offset: int, size: int) -> bytearray:
         OSError: it cannot be read.
     """
     # No memory map: a file system error or a truncated file would kill the process with SIGBUS.
-    data, file = bytearray(size), _opened(path)  # the name `file` keeps it open while another thread fills the cache
+    data = bytearray(size)
+    file = _opened(path, path.stat().st_ino)  # the name keeps it open while another thread fills the cache
     view, done = memoryview(data), 0
     # One call reads at most 2 GiB.
     while done < size and (got := os.preadv(file.fileno(), [view[done:]], offset + done)):
@@ -117,6 +118,7 @@ def read_range(path: Path, offset: int, size: int) -> bytearray:
 
 
 @lru_cache(maxsize=256)
-def _opened(path: Path) -> FileIO:
+def _opened(path: Path, inode: int) -> FileIO:
+    # By inode too: a file that another replaced stays open under its old one.
     # Not in a dataclass, which is pickled for worker processes. Below the usual limit of 1024 open files per process.
     return FileIO(path)

@@ -106,7 +106,8 @@ def _listed(archive: Path, *state: int) -> Listing:
             )
     listing = Listing(archive)
     try:
-        entries = _zipped(archive) if zipfile.is_zipfile(archive) else _taped(archive)
+        # By the first bytes: `zipfile.is_zipfile` also takes a tar file that ends with a zip file.
+        entries = _zipped(archive) if head.startswith((b"PK\3\4", b"PK\5\6")) else _taped(archive)
         for name, place in entries:
             path = posixpath.normpath(name).lstrip("/")
             parents = path if place is None else posixpath.dirname(path)
@@ -121,7 +122,8 @@ def _listed(archive: Path, *state: int) -> Listing:
                     listing.links.append(path)
             if place is not None:
                 listing.files[path] = place
-    except (tarfile.TarError, zipfile.BadZipFile, struct.error, EOFError, NotImplementedError) as error:
+    # `ZipFile` raises NotImplementedError for a newer version of the format and UnicodeDecodeError for a damaged name.
+    except (tarfile.TarError, zipfile.BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError) as error:
         raise ArchiveError(
             f"{archive}: cannot be read as a tar or zip archive ({error}); check its path, or download it again."
         ) from None
@@ -135,6 +137,7 @@ def _taped(archive: Path) -> Iterator[tuple[str, _Place | str | None]]:
     """Name of each entry of a tar file, with its place, the target of a link, or None for a folder."""
     with tarfile.open(archive, "r:") as tar:
         for entry in tar:
+            tar.members.clear()  # type: ignore[attr-defined]  # about 1 KB each; not in the type stubs
             if entry.isdir():
                 yield entry.name, None
             elif entry.islnk() or entry.issym():

@@ -81,6 +81,10 @@ def test_webdataset_refuses_with_one_sentence(root: Path) -> None:
         find(WebDataset(root=str(root), label="json.specie"))
     with pytest.raises(LayoutError, match=r"no file 'val-\*'; set `shards`. It contains: train-0.tar, train-1.tar"):
         find(WebDataset(root=str(root), shards="val-*"))
+    with pytest.raises(LayoutError, match=r"000\.PNG: not UTF-8 text"):
+        find(WebDataset(root=str(root), label="png"))
+    with pytest.raises(LayoutError, match=r"train-1\.tar/x"):
+        find(WebDataset(root=str(root / "train-1.tar" / "x")))
     write(root / "two.tar", {"1.jpg": png(1), "1.png": png(1), "1.seg.png": png(2), "2.txt": b"x"})
     with pytest.raises(LayoutError, match=r"two.tar/1: has several images \(jpg, png\); set `image`"):
         find(WebDataset(root=str(root), shards="two.tar"))

@@ -40,13 +40,8 @@ def find(dataset: Table, *, workers: int = 1) -> DatasetListing:
     columns = _read(file, lambda names: _wanted(dataset, names, file))
     paths, *_ = columns.values()
     chosen = _rows_of_split(dataset, columns, file)
-    found = labeled(dataset, columns, file)
-    found = replace(found, root=Path(dataset.root), paths=_checked_paths(paths, chosen, dataset.root, file))
-    found = replace(
-        found,
-        labels=None if found.labels is None else [found.labels[row] for row in chosen],
-        multi_label=None if found.multi_label is None else found.multi_label[chosen],
-    )
+    found = replace(labeled(dataset, columns, file), root=Path(dataset.root), paths=list(paths)).subset(chosen)
+    found = replace(found, paths=_checked_paths(found.paths, chosen, dataset.root, file))
     return _located(found, file)
 
 
@@ -110,8 +105,7 @@ def _rows_of_split(dataset: Table, columns: Columns, file: Path) -> list[int]:
 def _checked_paths(cells: Sequence[Any], chosen: list[int], root: str, file: Path) -> list[str]:
     """The path of each chosen row, relative to the root if it is below it."""
     row_of: dict[str, int] = {}
-    for row in chosen:
-        cell = cells[row]
+    for row, cell in zip(chosen, cells, strict=True):
         if not cell or not isinstance(cell, str):
             what = f"a {type(cell).__name__} instead of a path" if cell else "no path"
             raise LayoutError(f"{file}: row {row + 1} has {what}; every row names an image file by its path.")

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.artifacts.archives import archive_of
 from ssltransfer.config.base import suggest
 from ssltransfer.config.formats import WebDataset
 from ssltransfer.data.archives import MACOS_METADATA, Listing, members_of
@@ -50,7 +49,7 @@ def find(dataset: WebDataset, *, workers: int = 1) -> DatasetListing:
 
 
 def _shards(root: Path, pattern: str) -> list[Path]:
-    if archive_of(root) is not None:
+    if root.is_file():
         return [root]
     shards = sorted(path for path in root.glob(pattern) if path.is_file() and not path.name.startswith("."))
     if not shards:
@@ -88,7 +87,10 @@ def _field(listing: Listing, parts: dict[str, str], name: str, fields: set[str])
     """
     fields.update(parts)
     if name in parts:
-        return listing.read(parts[name]).decode("utf-8").strip()
+        try:
+            return listing.read(parts[name]).decode("utf-8").strip()
+        except UnicodeDecodeError:
+            raise LayoutError(f"{listing.archive}/{parts[name]}: not UTF-8 text; name another label.") from None
     suffix, _, key = name.partition(".")
     if suffix not in parts or not key:
         return None
