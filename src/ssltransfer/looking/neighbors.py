@@ -61,7 +61,7 @@ def duplicate_level(neighbors: Neighbors) -> float:
     return 1 - DUPLICATE * float(np.median(1 - neighbors.cosines[:, -1].astype(np.float64)))
 
 
-def near_duplicates(neighbors: Neighbors) -> list[Group]:
+def duplicate_groups(neighbors: Neighbors) -> list[Group]:
     """Groups of images that are linked by cosines of at least `duplicate_level`, the most similar first."""
     n = len(neighbors.ids)
     if not neighbors.ids.size:
