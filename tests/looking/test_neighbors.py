@@ -50,6 +50,14 @@ def test_many_equal_images_are_one_group() -> None:
     assert [group.members for group in duplicate_groups(neighbors) if 35 in group.members] == [list(range(30, 50))]
 
 
+def test_equal_images_are_one_group_where_most_are_equal() -> None:
+    for source in range(5):  # the cosine of two equal vectors can be less than 1 by rounding
+        points = planted()
+        points[30:180] = points[source]
+        groups = [group.members for group in duplicate_groups(found(points))]
+        assert [source, *range(30, 180)] in groups
+
+
 def test_datasets_of_one_or_two_images() -> None:
     assert duplicate_groups(found(planted()[:1])) == [] == outliers(found(planted()[:1]), 3)
     assert [sample for sample, _ in outliers(found(planted()[:2]), 3)] == [0, 1]
