@@ -9,7 +9,6 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels
 from ssltransfer.looking import gallery
 from ssltransfer.looking.gallery import build_gallery
-from ssltransfer.report.thumbnails import sheets
 
 
 def labels_of(index: Index, labels: np.ndarray, k: int) -> Labels:
@@ -38,9 +37,3 @@ def test_gallery_without_true_classes(objects: Index) -> None:
     index = objects.with_labels(np.full(48, -1), [])
     (view,) = build_gallery(index, labels_of(index, np.zeros(48), 1))
     assert view.purity is None and view.classes == [] and view.uri
-
-
-def test_sheets_of_noise_keep_the_limit() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
-    size = sum(map(len, sheets([noise[:20], noise[20:]], 6, 1 << 30)))
-    assert sum(map(len, sheets([noise[:20], noise[20:]], 6, size // 2))) <= size // 2
