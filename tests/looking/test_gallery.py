@@ -8,7 +8,8 @@ import pytest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels
 from ssltransfer.looking import gallery
-from ssltransfer.looking.gallery import build_gallery
+from ssltransfer.looking.gallery import COLUMNS, MAX_BYTES, build_gallery
+from ssltransfer.report.thumbnails import sheets, tiles
 
 
 def labels_of(index: Index, labels: np.ndarray, k: int) -> Labels:
@@ -29,6 +30,8 @@ def test_gallery_is_limited(objects: Index, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(gallery, "THUMBNAILS", 8)
     views = build_gallery(objects, labels_of(objects, np.arange(48) % 4, 4))
     assert [view.shown for view in views] == [2] * 4
+    nearest = [tiles(objects, [44 + cluster, 40 + cluster]) for cluster in range(4)]
+    assert [view.uri for view in views] == sheets(nearest, COLUMNS, MAX_BYTES)
     views = build_gallery(objects, labels_of(objects, np.arange(48) % 12, 12))
     assert [view.shown for view in views] == [1] * 8 + [0] * 4 and views[-1].uri is None
 
