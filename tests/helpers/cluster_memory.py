@@ -1,4 +1,4 @@
-"""Clusters, labels and curates a store under a limit on the memory of this process; started by test_memory.py.
+"""Clusters, labels and curates a store under a limit on the memory of this process; started by test_cluster_memory.py.
 
 The limit is RLIMIT_DATA, all private writable memory: what the interpreter and the libraries took to start, plus the
 budget. Prints one JSON line.

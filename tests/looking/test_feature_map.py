@@ -17,7 +17,6 @@ def test_groups_stay_together_and_seeds_repeat() -> None:
     np.fill_diagonal(distances, np.inf)
     assert (groups[distances.argmin(1)] == groups).mean() > 0.9
     assert np.array_equal(project(features, 0), places)
-    assert not np.array_equal(project(features[::-1], 0), places)
 
 
 @pytest.mark.parametrize("features", [np.ones((1, 4)), np.eye(3), np.ones((9, 4)), np.zeros((9, 1))])

@@ -8,8 +8,8 @@ import pytest
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels
 from ssltransfer.looking import gallery
-from ssltransfer.looking.gallery import build_gallery
-from ssltransfer.report.thumbnails import sheets
+from ssltransfer.looking.gallery import COLUMNS, MAX_BYTES, build_gallery
+from ssltransfer.report.thumbnails import sheets, tiles
 
 
 def labels_of(index: Index, labels: np.ndarray, k: int) -> Labels:
@@ -30,6 +30,8 @@ def test_gallery_is_limited(objects: Index, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(gallery, "THUMBNAILS", 8)
     views = build_gallery(objects, labels_of(objects, np.arange(48) % 4, 4))
     assert [view.shown for view in views] == [2] * 4
+    nearest = [tiles(objects, [44 + cluster, 40 + cluster]) for cluster in range(4)]
+    assert [view.uri for view in views] == sheets(nearest, COLUMNS, MAX_BYTES)
     views = build_gallery(objects, labels_of(objects, np.arange(48) % 12, 12))
     assert [view.shown for view in views] == [1] * 8 + [0] * 4 and views[-1].uri is None
 
@@ -38,9 +40,3 @@ def test_gallery_without_true_classes(objects: Index) -> None:
     index = objects.with_labels(np.full(48, -1), [])
     (view,) = build_gallery(index, labels_of(index, np.zeros(48), 1))
     assert view.purity is None and view.classes == [] and view.uri
-
-
-def test_sheets_of_noise_keep_the_limit() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), np.uint8)
-    size = sum(map(len, sheets([noise[:20], noise[20:]], 6, 1 << 30)))
-    assert sum(map(len, sheets([noise[:20], noise[20:]], 6, size // 2))) <= size // 2

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ssltransfer.kmeans import ArraySource
-from ssltransfer.looking.neighbors import NEIGHBORS, Neighbors, find_neighbors, near_duplicates, outliers
+from ssltransfer.looking.neighbors import NEIGHBORS, Neighbors, duplicate_groups, find_neighbors, outliers
 
 
 def planted(offset: float = 0.0) -> np.ndarray:
@@ -36,7 +36,7 @@ def test_neighbors_are_those_of_all_pairs() -> None:
 def test_near_duplicates_and_outliers_are_found_at_any_scale() -> None:
     for offset in (0.0, 5.0):  # with an offset all cosines are high, as those of a random network
         neighbors = found(planted(offset))
-        groups = near_duplicates(neighbors)
+        groups = duplicate_groups(neighbors)
         assert sorted(group.members for group in groups[:2]) == [[7, 150], [20, 21, 22]]
         assert len(groups) < 6 and all(group.cosine > 0.99 for group in groups[:2])
         assert outliers(neighbors, 3)[0][0] == 99
@@ -47,9 +47,17 @@ def test_many_equal_images_are_one_group() -> None:
     points[30:50] = points[30]
     neighbors = found(points)
     assert not (neighbors.ids == np.arange(200)[:, None]).any()
-    assert [group.members for group in near_duplicates(neighbors) if 35 in group.members] == [list(range(30, 50))]
+    assert [group.members for group in duplicate_groups(neighbors) if 35 in group.members] == [list(range(30, 50))]
+
+
+def test_equal_images_are_one_group_where_most_are_equal() -> None:
+    for source in range(5):  # the cosine of two equal vectors can be less than 1 by rounding
+        points = planted()
+        points[30:180] = points[source]
+        groups = [group.members for group in duplicate_groups(found(points))]
+        assert [source, *range(30, 180)] in groups
 
 
 def test_datasets_of_one_or_two_images() -> None:
-    assert near_duplicates(found(planted()[:1])) == [] == outliers(found(planted()[:1]), 3)
+    assert duplicate_groups(found(planted()[:1])) == [] == outliers(found(planted()[:1]), 3)
     assert [sample for sample, _ in outliers(found(planted()[:2]), 3)] == [0, 1]

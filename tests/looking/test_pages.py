@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssltransfer.artifacts.index import Index
+from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.labels import Labels
 from ssltransfer.artifacts.manifest import ClusterManifest
 from ssltransfer.cli import main
@@ -93,6 +93,11 @@ def test_large_datasets_are_drawn_by_seed(results: Path, tmp_path: Path, monkeyp
     drawn = [json.loads(re.search(r'"paths": (\[.*?\])', html)[1]) for html in pages]  # type: ignore[index]
     assert pages[0] == pages[1] and drawn[0] != drawn[2] and len(set(drawn[0])) == 20
     assert "20 images drawn at random" in pages[0] and "among 30 images drawn at random" in pages[0]
+    paths = read_index(results / "index" / "own.parquet").paths
+    compared = {paths[sample] for sample in pages_module._draw(51, 30, 0).tolist()}
+    duplicates, _, rest = pages[0].partition('id="duplicates"')[2].partition('id="outliers"')
+    assert set(re.findall(r"<br>([^<]+)", rest)) == compared
+    assert set() < set(re.findall(r"<li>([^:<]+)", duplicates)) <= compared
 
 
 def test_page_of_a_clustering_and_of_labels(results: Path) -> None:

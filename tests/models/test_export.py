@@ -263,6 +263,30 @@ def test_model_card_of_a_student_names_its_teachers(tmp_path: Path) -> None:
     assert "- Teacher" not in (tmp_path / "s.pth.md").read_text()
 
 
+@pytest.mark.parametrize("through", ["features", "clusters"])
+def test_model_card_names_the_file_of_vectors_that_taught_a_student(through: str, tmp_path: Path) -> None:
+    features, cluster = (tmp_path / name / "manifest.json" for name in ("features/clip/images", "cluster/k"))
+    write_json(
+        features, {"model": "ef56", "inputs": {}, "spec": {"file": {"path": "/data/clip.npz", "digest": "ef56"}}}
+    )
+    write_json(
+        features.parents[2] / "a/images/manifest.json",
+        {"model": "b", "spec": {"file": {"path": "a.npz", "digest": "b"}}},
+    )
+    write_json(cluster, {"model": "ef56"})
+    manifest = tmp_path / "student" / "s" / "manifest.json"
+    name = {"name": "regression", "teacher": "clip"}
+    method = name if through == "features" else {"name": "cluster-classification", "cluster": "k"}
+    spec = {"method": method, "data": "images"}
+    with WorkDir(
+        "student", manifest, json.dumps(spec), {"features": features} if through == "features" else {}
+    ) as work:
+        work.finish(write_model(manifest.parent, build_backbone(RESNET, include_top=True), "imagenet", spec))
+    export(manifest, tmp_path / "s.pth")
+    teachers = [line for line in (tmp_path / "s.pth.md").read_text().splitlines() if line.startswith("- Teacher")]
+    assert teachers == ["- Teacher: vectors of `clip.npz`, BLAKE2b ef56"]
+
+
 def test_export_refuses_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = model(tmp_path)
     with pytest.raises(ArtifactError, match=r"use one of .pth, .safetensors, .pt2, .onnx"):

@@ -105,6 +105,7 @@ def test_exported_program_of_others_gets_its_stated_normalization(tmp_path: Path
         (Net().eval(), True, {}, "state `normalize` of the task"),
         (Net().train(), True, {"normalize": "half"}, "depend on the batch; export the network after"),
         (Net(nn.Unflatten(1, (4, 2))).eval(), True, {"normalize": "half"}, r"returns \(3, 4, 2\); export one"),
+        (Net(nn.Threshold(1e9, float("nan"))).eval(), True, {"normalize": "half"}, "is constant or not finite"),
         (Net().eval(), False, {"normalize": "half"}, "with a dynamic batch size"),
     ],
 )

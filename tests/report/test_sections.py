@@ -75,7 +75,9 @@ def test_graph_connects_a_teacher_of_a_file_with_its_dataset_and_student(chain) 
         write_json(path, read_json(path) | {"spec": {"file": {"path": "clip.npz", "digest": "ef56"}}})
     method = {"name": "regression", "teacher": "clip", "precompute_teacher": True}
     chain.model("s", "student", {"method": method, "data": "d", "val": "later"}, trained=False)
-    flow = lay_out(load_results(**chain.inputs))
+    found = load_results(**chain.inputs)
+    assert found.kind("s") == "unranked"
+    flow = lay_out(found)
     nodes = {node.name: node for node in flow.nodes}
     assert nodes["clip/d"].parents == [("index", "d")] and nodes["s"].parents == [
         ("features", "clip/d"),

@@ -41,10 +41,8 @@ def build_gallery(index: Index, labels: Labels, threads: int | None = None) -> l
     sizes = labels.sizes
     clusters = [cluster for cluster in np.argsort(-sizes, kind="stable").tolist() if sizes[cluster]]
     most = max(1, min(IMAGES, THUMBNAILS // max(1, len(clusters))))
-    # By cluster, then by distance: the members of a cluster are one piece of `order`.
-    order = np.lexsort((labels.distances, labels.labels))
-    starts = np.cumsum(sizes) - sizes
-    members = {cluster: order[starts[cluster] : starts[cluster] + sizes[cluster]] for cluster in clusters}
+    # By cluster, then by distance.
+    members = np.split(np.lexsort((labels.distances, labels.labels)), np.cumsum(sizes)[:-1])
     nearest = [members[cluster][:most] for cluster in clusters[:THUMBNAILS]]
     thumbnails = tiles(index, np.concatenate(nearest).tolist() if nearest else [], threads=threads)
     groups = np.split(thumbnails, np.cumsum([len(samples) for samples in nearest])[:-1])

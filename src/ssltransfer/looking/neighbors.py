@@ -11,6 +11,7 @@ from ssltransfer.kmeans import PointSource
 from ssltransfer.protocols.knn_search import knn_search
 
 NEIGHBORS = 5  # of each image
+ROUNDING = 1e-6  # of cosines in float32
 DUPLICATE = 0.2  # chosen: a near-duplicate has at most this part of the usual distance to the fifth neighbor
 
 
@@ -56,12 +57,12 @@ def duplicate_level(neighbors: Neighbors) -> float:
     """Cosine from which two images count as near-duplicates.
 
     It depends on the features, because the cosines of some networks are all above 0.9: the distance 1 - cosine is
-    at most a fifth of the median distance to the last neighbor.
+    at most a fifth of the median distance to the last neighbor. Equal features count, also where most are equal.
     """
-    return 1 - DUPLICATE * float(np.median(1 - neighbors.cosines[:, -1].astype(np.float64)))
+    return 1 - max(ROUNDING, DUPLICATE * float(np.median(1 - neighbors.cosines[:, -1].astype(np.float64))))
 
 
-def near_duplicates(neighbors: Neighbors) -> list[Group]:
+def duplicate_groups(neighbors: Neighbors) -> list[Group]:
     """Groups of images that are linked by cosines of at least `duplicate_level`, the most similar first."""
     n = len(neighbors.ids)
     if not neighbors.ids.size:

@@ -23,7 +23,7 @@ from ssltransfer.logs import logger
 from ssltransfer.looking.clusterings import ClusteringRow, clustering_rows
 from ssltransfer.looking.feature_map import project
 from ssltransfer.looking.gallery import COLUMNS, MAX_BYTES, build_gallery
-from ssltransfer.looking.neighbors import duplicate_level, find_neighbors, near_duplicates, outliers
+from ssltransfer.looking.neighbors import duplicate_groups, duplicate_level, find_neighbors, outliers
 from ssltransfer.report.page import make_environment
 from ssltransfer.report.plots import COLORS
 from ssltransfer.report.thumbnails import sheets, thumbnail_source, tiles
@@ -174,7 +174,7 @@ def _features_page(features: _Features, seed: int, threads: int | None) -> str:
     compared = np.arange(n) if devices.cuda else _draw(n, COMPARED, seed)
     part = source if len(compared) == n else SubsetSource(source, compared)
     neighbors = find_neighbors(part, devices.device, features.name)
-    groups, distant = near_duplicates(neighbors), outliers(neighbors, OUTLIERS)
+    groups, distant = duplicate_groups(neighbors), outliers(neighbors, OUTLIERS)
     shown = [[int(compared[sample]) for sample in group.members] for group in groups[:GROUPS]]
     strips = [tiles(index, members[:GROUP_IMAGES], threads=threads) for members in shown]
     far = [(int(compared[sample]), cosine) for sample, cosine in distant]

@@ -196,7 +196,9 @@ def _origin(manifest: Path) -> list[str]:
 
 
 def _source(role: str, manifest: Path) -> list[str]:
-    """Network, normalization and origin of a teacher or of initial weights."""
+    """Network, normalization and origin of a teacher or of initial weights; the file of vectors made elsewhere."""
+    if file := _spec(manifest).get("file"):
+        return [f"- {role}: vectors of `{Path(file['path']).name}`, BLAKE2b {file['digest']}"]
     about = read_json(manifest.parent / "backbone.json")
     network = dict(about["backbone"])
     options = ", ".join([network.pop("name"), *(f"{key} {value}" for key, value in network.items())])
@@ -207,6 +209,10 @@ def _source(role: str, manifest: Path) -> list[str]:
     ]
 
 
+def _spec(manifest: Path) -> dict[str, Any]:
+    return read_json(manifest).get("spec") or {}
+
+
 def init_of(manifest: Path) -> Path | None:
     """Manifest of the model whose weights a training started from, if it is in the same results folder."""
     used, results = read_json(manifest)["inputs"].get("init", []), manifest.resolve().parents[2]
@@ -215,13 +221,13 @@ def init_of(manifest: Path) -> Path | None:
 
 
 def teacher_of(manifest: Path) -> Path | None:
-    """Manifest of the model that a student learned from, directly or through clusters.
+    """Manifest of the model, or of the features of a file, that a student learned from, directly or through clusters.
 
     It is searched in the same results folder by its digest, because the manifest of a student does not contain names
     of files. None for other models, and if the teacher is not there or was trained again since.
     """
     content, results = read_json(manifest), manifest.resolve().parents[2]
-    method = (content.get("spec") or {}).get("method")
+    method = _spec(manifest).get("method")
     if method is None:
         return None
     used = {digest for role, digests in content["inputs"].items() if role != "init" for digest in digests}
@@ -234,4 +240,5 @@ def teacher_of(manifest: Path) -> Path | None:
         for file in sorted(results.glob(f"{stage}/*/{MANIFEST}")):
             if file_digest(file) in used or read_json(file).get("weights") in weights:
                 return file
-    return None
+    made_elsewhere = (file for file in sorted(results.glob(f"features/*/*/{MANIFEST}")) if _spec(file).get("file"))
+    return next((file for file in made_elsewhere if read_json(file)["model"] in weights), None)

@@ -60,7 +60,7 @@ def strip(paths: Sequence[Path | Member | Tensor], side: int = SIDE, *, lead: in
 def tiles(index: Index, samples: Sequence[int], side: int = SIDE, threads: int | None = None) -> np.ndarray:
     """Thumbnails of samples, uint8 (N, side, side, 3), decoded in threads."""
     with ThreadPoolExecutor(threads) as pool:
-        found = list(pool.map(lambda sample: thumbnail(thumbnail_source(index, int(sample)), side), samples))
+        found = list(pool.map(lambda sample: thumbnail(thumbnail_source(index, sample), side), samples))
     return np.stack(found) if found else np.empty((0, side, side, 3), np.uint8)
 
 
