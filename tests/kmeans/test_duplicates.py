@@ -39,7 +39,8 @@ def test_near_duplicates_do_not_depend_on_the_budget(monkeypatch: pytest.MonkeyP
     """Points similar to several others, in a large and in small clusters: the first one is found."""
     monkeypatch.setattr(duplicates, "TILE", 16)
     rng = np.random.default_rng(0)
-    x, distances = rng.normal(size=(900, 3)).astype(dtype), rng.random(900)
+    x: np.ndarray = rng.normal(size=(900, 3)).astype(dtype)
+    distances = rng.random(900)
     labels = np.repeat([0, 1, 2], [700, 150, 50])
     unit = x / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
     expected = np.full(900, -1)
