@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssltransfer.artifacts.files import ArtifactError
+from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.outdated import _inputs
 from ssltransfer.config.entities import Cluster
 from ssltransfer.config.formats import CurateOptions, Folder
 from ssltransfer.stages import cluster, curate, label
@@ -54,6 +55,9 @@ def test_curate_balances_the_groups(clustered: dict[str, Path], tmp_path: Path, 
     source, index = read_index(clustered["data"]), read_index(output)
     assert [source.digests[sample] for sample in ids] == list(index.digests)
     assert index.spec["curate"] == {"cluster": "c", "num_images": 100}
+    assert _inputs(output) == {
+        file_digest(clustered["cluster"])
+    }  # so a partial report leaves it out after another clustering
     before = output.read_bytes()
     assert run(clustered, output, num_images=100).tolist() == ids.tolist() and output.read_bytes() == before
     assert run(clustered, output, num_images=100, seed=1).tolist() != ids.tolist()

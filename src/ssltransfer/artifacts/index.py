@@ -160,12 +160,12 @@ def _some(cache: ImageCache | None, ids: np.ndarray) -> ImageCache | None:
     return None if cache is None else replace(cache, rows=cache.rows[ids])
 
 
-def write_index(path: Path, index: Index) -> None:
+def write_index(path: Path, index: Index, *, cluster: str | None = None) -> None:
     """Write the parquet file and `<name>.skipped.tsv`, all or nothing; equal content gives equal bytes.
 
     Skipped files are listed in the tsv only, so that a text file among the images does not invalidate results.
     A tab, a line break or a backslash in a name is escaped as \\t, \\n, \\r or \\\\ in the tsv, and unescaped in the
-    parquet file.
+    parquet file. `cluster` is the digest of the clustering that a curated dataset was chosen from.
 
     Raises:
         ArtifactError: the disk is full or not writable.
@@ -177,6 +177,8 @@ def write_index(path: Path, index: Index) -> None:
         "fingerprint": index.fingerprint,
         "spec": index.spec,
     }
+    if cluster is not None:
+        about["cluster"] = cluster
     if index.cache is not None:
         about["cache"] = {
             # Relative to the index, so that results can be moved.

@@ -43,7 +43,7 @@ def current_results(config: Config, outputs: Iterable[str]) -> set[str]:
 def _inputs(output: Path) -> set[str]:
     """Digests of the inputs that a result records."""
     if output.suffix == ".parquet":
-        return set(filter(None, [_schema(output).get("cluster")]))  # of labels
+        return set(filter(None, [_schema(output).get("cluster")]))  # of labels and curated datasets
     return {digest for digests in read_json(output)["inputs"].values() for digest in digests}
 
 

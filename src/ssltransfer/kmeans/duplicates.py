@@ -9,7 +9,7 @@ from torch import Tensor
 from ssltransfer.kmeans.points import PointSource, SubsetSource
 from ssltransfer.training.memory_budget import memory_budget
 
-BLOCK_FLOATS = 1 << 20  # similarities that are computed at a time
+TILE = 1024  # rows of a cluster that are compared with as many others at a time
 
 
 @torch.inference_mode()
@@ -28,8 +28,11 @@ def near_duplicates(
     point before it exceeds `max_similarity`. So of a group of near duplicates exactly one is kept. That it is the one
     nearest to the centroid (ties: the first) is chosen; the paper found that the choice matters little.
 
-    Clusters are read in groups that fit in a quarter of the budget, and each group reads the source once. A cluster
-    that does not fit is read in pieces, and every pair of pieces is compared.
+    Clusters are read in groups, and each group reads the source once. A point needs 8 bytes per dimension: as stored,
+    and a copy that becomes float32. A group of several clusters needs at most half of the budget. A cluster that does
+    not fit is read in pieces of half as many points (at least 1024), and every pair of pieces is compared: 8 bytes for
+    one of them and 4 for the other, three eighths of the budget. The rest is for chunks of the source, similarities,
+    and 16 bytes per point. The result does not depend on the budget, because similarities are computed in equal tiles.
 
     Args:
         labels: int (N,).
@@ -38,17 +41,17 @@ def near_duplicates(
         budget: bytes of host memory; default `memory_budget()`.
 
     Returns:
-        int64 (N,): a point before each near duplicate that is too similar, -1 for the points that are kept.
+        int64 (N,): for each near duplicate the first point that is too similar, -1 for the points that are kept.
     """
     duplicate_of = np.full(len(labels), -1, np.int64)
 
     def compare(ids: np.ndarray, x: Tensor, earlier: np.ndarray, y: Tensor) -> None:
-        before = _most_similar(x, y, max_similarity, same=ids is earlier)
-        duplicate_of[ids[before >= 0]] = earlier[before[before >= 0]]
+        first = _first_similar(x, y, max_similarity, same=ids is earlier)
+        duplicate_of[ids[first >= 0]] = earlier[first[first >= 0]]
 
     order = np.lexsort((distances, labels))
-    room = (memory_budget() if budget is None else budget) // 4  # beside a copy of the largest cluster as float32
-    most = max(2, room // (source.shape[1] * source.dtype.itemsize))
+    most = (memory_budget() if budget is None else budget) // (16 * source.shape[1])
+    size = max(1, most // 2 // TILE) * TILE  # of a piece; whole tiles
 
     def compare_clusters(ids: np.ndarray) -> None:
         rows_of = _unit_rows(source, ids, device)
@@ -59,7 +62,7 @@ def near_duplicates(
     def compare_pieces(piece: np.ndarray, before: list[np.ndarray]) -> None:
         x = _unit_rows(source, piece, device)(piece)
         compare(piece, x, piece, x)
-        for earlier in before:
+        for earlier in reversed(before):  # what the first one finds is kept
             compare(piece, x, earlier, _unit_rows(source, earlier, device)(earlier))
 
     # Functions, so that their rows are freed before the next ones are read.
@@ -68,7 +71,7 @@ def near_duplicates(
         if len(ids) <= most:
             compare_clusters(ids)
             continue
-        pieces = np.split(ids, range(size := max(1, most // 4), len(ids), size))  # two of them, and copies
+        pieces = np.split(ids, range(size, len(ids), size))
         for number, piece in enumerate(pieces):
             compare_pieces(piece, pieces[:number])
     return duplicate_of
@@ -100,19 +103,17 @@ def _unit_rows(source: PointSource, ids: np.ndarray, device: torch.device | None
     return unit
 
 
-def _most_similar(x: Tensor, y: Tensor, max_similarity: float, *, same: bool) -> np.ndarray:
-    """For each row of x the index of the most similar row of y if it is too similar, else -1; int64 (n,).
+def _first_similar(x: Tensor, y: Tensor, max_similarity: float, *, same: bool) -> np.ndarray:
+    """For each row of x the index of the first row of y that is too similar, or -1; int64 (n,).
 
     Rows have the length 1. `same`: y is x, and only the rows before each row count.
     """
-    found = np.full(len(x), -1)
-    step = max(1, BLOCK_FLOATS // max(1, len(y)))
-    for start in range(0, len(x), step):
-        block = x[start : start + step]
-        similarity = block @ (y[: start + len(block)] if same else y).T
-        if same:
-            itself_and_later = torch.ones_like(similarity, dtype=torch.bool).triu(start)
-            similarity.masked_fill_(itself_and_later, -2.0)
-        most, index = similarity.max(1)
-        found[start : start + step] = torch.where(most > max_similarity, index, -1).cpu().numpy()
-    return found
+    found = torch.full((len(x),), -1, device=x.device)
+    for start in range(0, len(x), TILE):
+        rows = slice(start, start + TILE)
+        for first in reversed(range(0, start + 1 if same else len(y), TILE)):
+            similar = x[rows] @ y[first : first + TILE].T > max_similarity
+            if same and first == start:
+                similar.tril_(-1)
+            found[rows] = torch.where(similar.any(1), first + similar.byte().argmax(1), found[rows])
+    return found.cpu().numpy()

@@ -68,7 +68,7 @@ def run(
     chosen = balanced_sample(clusters, clustering.parents, total, seed=spec.seed, distances=distances)
     curated = replace(index.subset(chosen), skipped=skipped, spec=index.spec | {"curate": json.loads(spec.canonical())})
     write_text(output.with_suffix(".txt"), "".join(f"{path}\n" for path in curated.paths))
-    write_index(output, curated)
+    write_index(output, curated, cluster=found.cluster)
     write_run_info(output, started, device=str(devices))
     logger.info(_summary(index, found, chosen, clustering.parents))
 
