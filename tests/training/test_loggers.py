@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ssltransfer.cli import main
+from ssltransfer.errors import UserError
 from ssltransfer.training.curve import Curve
 from ssltransfer.training.loggers import LOGGERS, VARIABLE, CurveLoggers
 
@@ -166,3 +167,14 @@ def test_failing_logger_is_given_up(tmp_path: Path, recorded: None, caplog: pyte
     assert [record.getMessage() for record in caplog.records].count(
         "the logger recorded failed and gets no more rows: no route"
     ) == 1
+
+
+def test_logger_that_cannot_start_is_one_sentence(
+    tmp_path: Path, recorded: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(results: Path, name: str) -> Recorded:
+        raise ConnectionError("no route")
+
+    monkeypatch.setitem(LOGGERS, "recorded", fails)
+    with pytest.raises(UserError, match=r"the logger recorded cannot start \(no route\); mend it"):
+        CurveLoggers(tmp_path)

@@ -86,7 +86,7 @@ class CurveLoggers:
         folder: work directory of the job; None in processes that do not write.
 
     Raises:
-        UserError: the environment names an unknown logger.
+        UserError: the environment names an unknown logger, or one cannot start.
         MissingExtraError: its package is not installed.
     """
 
@@ -95,7 +95,7 @@ class CurveLoggers:
         for name in names:
             if name not in LOGGERS:
                 raise UserError(f"{VARIABLE} names {name!r}{suggest(name, LOGGERS)}")
-        self._loggers = {name: LOGGERS[name](*_place(folder)) for name in names if folder}
+        self._loggers = {name: _start(name, *_place(folder)) for name in names if folder}
         self._logged = 0
 
     def log(self, rows: Sequence[Mapping[str, float]]) -> None:
@@ -111,6 +111,15 @@ class CurveLoggers:
                     logger.warning(f"the logger {name} failed and gets no more rows: {error}")
                     del self._loggers[name]
         self._logged = len(rows)
+
+
+def _start(name: str, results: Path, job: str) -> CurveLogger:
+    try:
+        return LOGGERS[name](results, job)
+    except UserError:
+        raise
+    except Exception as error:  # packages raise errors of all kinds
+        raise UserError(f"the logger {name} cannot start ({error}); mend it, or leave it out of {VARIABLE}.") from error
 
 
 def _place(folder: Path) -> tuple[Path, str]:

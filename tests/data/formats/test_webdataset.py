@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.formats import WebDataset
@@ -91,3 +92,5 @@ def test_webdataset_refuses_with_one_sentence(root: Path) -> None:
     found = find(WebDataset(root=str(root), shards="two.tar", image="png"))
     assert found.paths == ["two.tar/1.png"]
     assert found.skipped == {"two.tar/2": "no image among its files (txt)"}
+    with pytest.raises(ValidationError, match="shards"):
+        WebDataset(root=str(root), shards=f"{root}/*.tar")

@@ -12,5 +12,5 @@ class WebDataset(LabeledByColumns):
 
     format: Literal["webdataset"] = "webdataset"
     reference = "Aizman et al. 2019, webdataset"
-    shards: str = Field("*.tar", min_length=1, description="Glob pattern of the tar files below root: train-*.tar.")
+    shards: str = Field("*.tar", pattern=r"^[^/]", description="Glob pattern of the tar files below root: train-*.tar.")
     image: str | None = Field(None, description="Suffix of the images, such as jpg. Default: an image's suffix.")
