@@ -169,12 +169,10 @@ def test_failing_logger_is_given_up(tmp_path: Path, recorded: None, caplog: pyte
     ) == 1
 
 
-def test_logger_that_cannot_start_is_one_sentence(
-    tmp_path: Path, recorded: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logger_that_cannot_start_is_refused(tmp_path: Path, recorded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(results: Path, name: str) -> Recorded:
         raise ConnectionError("no route")
 
     monkeypatch.setitem(LOGGERS, "recorded", fails)
-    with pytest.raises(UserError, match=r"the logger recorded cannot start \(no route\); mend it"):
+    with pytest.raises(UserError, match=r"the logger recorded cannot start \(no route\); fix it"):
         CurveLoggers(tmp_path)

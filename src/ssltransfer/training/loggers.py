@@ -119,7 +119,7 @@ def _start(name: str, results: Path, job: str) -> CurveLogger:
     except UserError:
         raise
     except Exception as error:  # packages raise errors of all kinds
-        raise UserError(f"the logger {name} cannot start ({error}); mend it, or leave it out of {VARIABLE}.") from error
+        raise UserError(f"the logger {name} cannot start ({error}); fix it, or leave it out of {VARIABLE}.") from error
 
 
 def _place(folder: Path) -> tuple[Path, str]:
