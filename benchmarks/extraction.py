@@ -46,9 +46,9 @@ def _compared(setting: Setting, options: BackboneOptions, layer: str, side: int,
     devices, index, loaded = plan_devices(setting.threads), read_index(data), read_model(model, setting.device)
     spec = Features.model_validate({"model": "m", "layer": layer, "pool": {"max": side}})
     output = setting.folder / "features" / layer / "manifest.json"
-    like = torch.channels_last if setting.device == "cuda" else torch.contiguous_format
-    backbone = loaded.backbone.to(memory_format=like)
-    resident = torch.rand(BATCH, 3, options.img_size, options.img_size, device=setting.device).to(memory_format=like)
+    backbone = loaded.backbone
+    resident = torch.rand(BATCH, 3, options.img_size, options.img_size, device=setting.device)
+    resident = resident.contiguous(memory_format=torch.channels_last)
 
     def stage() -> None:
         features.run(spec, model=model, data=data, output=output, threads=setting.threads)

@@ -54,8 +54,7 @@ def _compared(setting: Setting, backbone: BackboneOptions, index: Index) -> Comp
     task = Classifier(spec, CLASSES)
     optimizer = build_optimizer(task, spec.schedule)
     resident = torch.rand(batch, 3, backbone.img_size, backbone.img_size, device=setting.device)
-    if setting.device == "cuda":
-        resident = resident.contiguous(memory_format=torch.channels_last)
+    resident = resident.contiguous(memory_format=torch.channels_last)
     target = torch.arange(batch, device=setting.device) % CLASSES
     turn = iter(range(10**6))
 

@@ -15,16 +15,13 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def move(module: nn.Module, device: torch.device | str) -> None:
-    """Move a frozen module to a device, on CUDA in channels_last.
+    """Move a frozen module to a device.
 
     Takes no time if it is there already. torch's own `to` takes milliseconds.
     """
     device = torch.device(device)
-    if all(parameter.device == device for parameter in module.parameters()):
-        return
-    module.to(device)
-    if device.type == "cuda":
-        module.to(memory_format=torch.channels_last)
+    if any(parameter.device != device for parameter in module.parameters()):
+        module.to(device)
 
 
 class LayerError(UserError):

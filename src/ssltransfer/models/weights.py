@@ -17,7 +17,7 @@ from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.config.protocols import Pool
 from ssltransfer.data.transforms import ResizeCenterCrop
 from ssltransfer.logs import logger
-from ssltransfer.models.backbone import Backbone, move
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
 from ssltransfer.models.normalize import Normalize, normalize
 from ssltransfer.models.pooling import pooled
@@ -132,7 +132,7 @@ def finish_model(
 
 
 def read_model(manifest: Path, device: torch.device | str = "cpu") -> PretrainedModel:
-    """Read the model of a manifest, and verify its activations.
+    """Read the model of a manifest, in channels_last, and verify its activations.
 
     Raises:
         ArtifactError: files are missing or inconsistent, or activations differ.
@@ -148,7 +148,7 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Pretrained
     load_tensors(backbone, read_tensors(file), file)
     backbone.eval().requires_grad_(False)
     _verify(backbone, about, file)
-    move(backbone, device)
+    backbone.to(device, memory_format=torch.channels_last)  # faster, on CPUs too
     return PretrainedModel(backbone, about["normalize"], content["weights"], manifest.parent.name)
 
 

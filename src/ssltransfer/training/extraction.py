@@ -101,8 +101,7 @@ class FeatureExtractor:
     def _values(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) -> float32 (B, dims) on the device."""
         images = images.to(self._devices.device, non_blocking=True)
-        if self._cuda:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
         with self._devices.autocast():
             return self._model.features_of(images, self._spec.layer, self._spec.pool, patches=self._spec.patches)
 

@@ -1,0 +1,65 @@
+"""Networks in channels_last, as all stages use them, against torch's default layout: forward passes and training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+
+from benchmarks.harness.measure import OURS, Comparison, Setting, interleave
+from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, ResNet50, ResNet50V2, RevNet50
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.build import build_backbone
+from ssltransfer.training.devices import plan_devices
+
+DEVICES = ("cpu", "cuda")
+DEFAULT = "default layout"
+NETWORKS: tuple[tuple[BackboneOptions, int], ...] = (
+    (CaffeNet(width_mult=0.25), 16),
+    (ResNet18(width_mult=0.25, img_size=64), 64),
+    (ResNet18(), 8),
+    (ResNet50(width_mult=0.25, img_size=64), 64),
+    (ResNet50V2(width_mult=0.25, img_size=64), 64),
+    (RevNet50(width_mult=0.25, img_size=64), 64),
+)
+
+
+def run(setting: Setting) -> Iterator[Comparison]:
+    """Small networks of the studies, and a ResNet-18 of full size, on one batch in memory."""
+    for options, batch in NETWORKS[: setting.size(len(NETWORKS), 1)]:
+        n = setting.size(batch if setting.device == "cpu" else 16 * batch, 2)
+        network = build_backbone(options, include_top=False).to(setting.device)
+        images = torch.rand(n, 3, options.img_size, options.img_size, device=setting.device)
+        for work in (_forward, _training):
+            contenders = {
+                name: work(copy.deepcopy(network).to(memory_format=layout), images.to(memory_format=layout), setting)
+                for name, layout in ((OURS, torch.channels_last), (DEFAULT, torch.contiguous_format))
+            }
+            case = f"{options.slug}, {work.__name__[1:]}, {n} images of {options.img_size}, {setting.threads} threads"
+            yield Comparison(case, n, "images", interleave(contenders, setting.rounds), {DEFAULT: None})
+
+
+def _forward(network: Backbone, images: torch.Tensor, setting: Setting) -> Callable[[], None]:
+    network.eval()
+    devices = plan_devices(setting.threads)
+
+    @torch.inference_mode()
+    def forward() -> None:
+        with devices.autocast():
+            network(images)
+
+    return forward
+
+
+def _training(network: Backbone, images: torch.Tensor, setting: Setting) -> Callable[[], None]:
+    network.train()
+    devices = plan_devices(setting.threads)
+
+    def training() -> None:
+        network.zero_grad()
+        with devices.autocast():
+            loss = network(images)[network.layers[-1]].float().square().mean()
+        loss.backward()
+
+    return training
