@@ -156,7 +156,7 @@ def test_resnet50_v2_write_and_read_model(tmp_path: Path) -> None:
     backbone = shaken_backbone(SMALL_50.model_copy(update={"embed_dim": 12, "last_relu": False})).float()
     with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "half", {}))
-    model = read_model(work.output)
+    model, backbone = read_model(work.output), backbone.to(memory_format=torch.channels_last)
     assert model.backbone.options == backbone.options
     x = noise(1, 3, 64, 64)
     with torch.no_grad():
@@ -254,7 +254,7 @@ def test_resnet101_v2_write_and_read_model(tmp_path: Path, block4: bool) -> None
     backbone = shaken_backbone(SMALL_101.model_copy(update={"block4": block4, "output_stride": 16})).float()
     with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "imagenet", {}))
-    model = read_model(work.output)
+    model, backbone = read_model(work.output), backbone.to(memory_format=torch.channels_last)
     assert model.backbone.options == backbone.options and model.backbone.layers == backbone.layers
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():

@@ -317,7 +317,7 @@ def test_write_and_read_model(tmp_path: Path) -> None:
     )
     with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
         work.finish(write_model(tmp_path / "m", backbone, "half", {}))
-    model = read_model(work.output)
+    model, backbone = read_model(work.output), backbone.to(memory_format=torch.channels_last)
     assert model.backbone.options == backbone.options and model.backbone.layers == backbone.layers
     assert model.backbone.layers[-2:] == ("pool", "representation")
     x = noise(1, 3, 64, 64)

@@ -27,7 +27,7 @@ def written(folder: Path, options: BackboneOptions, *, include_top: bool = False
 @pytest.mark.parametrize("include_top", [False, True])
 def test_write_model_read_model_round_trip(tmp_path: Path, options: BackboneOptions, include_top: bool):
     model = read_model(written(tmp_path / "one", options, include_top=include_top, seed=3))
-    backbone = build_backbone(options, include_top=include_top, seed=3).eval()
+    backbone = build_backbone(options, include_top=include_top, seed=3).eval().to(memory_format=torch.channels_last)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     layers = list(backbone.layers)
     assert model.backbone.layers == backbone.layers and model.normalization == "per-image" and model.name == "one"

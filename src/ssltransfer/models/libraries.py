@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from io import StringIO
 from typing import Any
@@ -235,10 +235,7 @@ def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:
 
     RegNets are not tried, because their networks cannot be built without memory for their weights.
     """
-    for model in torchvision.models.list_models(module=torchvision.models, exclude="regnet*"):
-        with torch.device("meta"):
-            more = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
-            state = torchvision.models.get_model(model, weights=None, **more).state_dict()
+    for model, state in _torchvision_states().items():
         shapes = {name: value.shape for name, value in list(state.items())[:-2] if name.split(".")[-1] in _KINDS}
         first = next(iter(shapes))
         prefixes = {name.removesuffix(first) for name in tensors if name == first or name.endswith(f".{first}")}
@@ -247,6 +244,17 @@ def model_of_torchvision(tensors: Mapping[str, Tensor]) -> str | None:
             if found == shapes and not tensors_inside(state, tensors, prefix):
                 return model
     return None
+
+
+@cache
+def _torchvision_states() -> dict[str, dict[str, Tensor]]:
+    """Tensors without memory by the name of the network."""
+    states = {}
+    for model in torchvision.models.list_models(module=torchvision.models, exclude="regnet*"):
+        more = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
+        with torch.device("meta"):
+            states[model] = torchvision.models.get_model(model, weights=None, **more).state_dict()
+    return states
 
 
 def converted_by_timm(backbone: Backbone, tensors: Mapping[str, Tensor]) -> dict[str, Tensor] | None:

@@ -1,10 +1,12 @@
 """Cost of each job of a configuration."""
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 import pyarrow.parquet as pq
 
@@ -28,6 +30,7 @@ from ssltransfer.stages.index import list_images
 
 CHECKED_PER_CORE = 900.0  # images per second: the strict decoding of the index stage
 FLOW_PIXELS = 7e6  # per second and core: dense flow, camera and tracks between two frames
+USUAL_CLASSES = 1000  # ImageNet
 TRAINING = 3.0  # forward and backward, in forwards
 
 
@@ -64,27 +67,41 @@ def images(config: Config, dataset: str) -> int | None:
         return min(filter(None, (source, entry.curate.num_images)), default=None)
     if isinstance(entry, Video):
         return entry.num_images_hint
-    if isinstance(entry, FolderDataset) and entry.num_images_hint is None:
-        found = _listed(entry)
-        return found if isinstance(found, int) else entry.estimated_num_images
-    return entry.estimated_num_images
+    found = _listed(entry) if _is_listed(entry) else None
+    return found[0] if isinstance(found, tuple) else entry.estimated_num_images
+
+
+def classes(config: Config, dataset: str) -> int:
+    """Number of classes of a dataset: indexed, or listed in its folder; ImageNet's if unknown."""
+    entry, index = config.datasets[dataset], Path(config.results) / "index" / f"{dataset}.parquet"
+    if index.is_file():
+        number = len(json.loads(pq.read_metadata(index).metadata[b"ssltransfer"])["classes"])
+    else:
+        found = _listed(entry) if _is_listed(entry) else None
+        number = found[1] if isinstance(found, tuple) else 0
+    return number or USUAL_CLASSES
 
 
 def listing_problem(dataset: AnyDataset) -> str | None:
     """Why `images` cannot list the images of a folder, such as a missing column; None if it can, or does not list."""
-    if not isinstance(dataset, FolderDataset) or isinstance(dataset, Video) or dataset.creates_root or dataset.curate:
+    if isinstance(dataset, Video) or dataset.curate or not _is_listed(dataset) or dataset.creates_root:
         return None
-    found = _listed(dataset) if dataset.num_images_hint is None else None
+    found = _listed(dataset)
     return str(found) if isinstance(found, UserError) else None
 
 
+def _is_listed(dataset: AnyDataset) -> TypeGuard[FolderDataset]:
+    return isinstance(dataset, FolderDataset) and dataset.num_images_hint is None
+
+
 @cache
-def _listed(dataset: FolderDataset) -> int | UserError:
-    """Number of images of a folder before any is opened, or why it cannot be listed."""
+def _listed(dataset: FolderDataset) -> tuple[int, int] | UserError:
+    """Numbers of images and classes of a folder before any image is opened, or why it cannot be listed."""
     try:
-        return len(list_images(dataset).paths)
+        found = list_images(dataset)
     except UserError as error:
         return error
+    return len(found.paths), len(found.classes)
 
 
 def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
@@ -290,7 +307,8 @@ def _evaluation(config: Config, machine: Machine, name: str, model: str) -> Cost
     features = config.evaluated_features(name, model)
     dims = dims_of(backbone, config.features[features].layer, config.features[features].pool)
     assert isinstance(protocol, FeatureProtocol)
-    hours = protocol.flops(train, test, dims) * seeds / machine.rate("products") / 3600
+    number = classes(config, evaluation.train or evaluation.test)
+    hours = protocol.flops(train, test, dims, number) * seeds / machine.rate("products") / 3600
     return CostEstimate(
         "evaluate", job, (features, *evaluation.datasets), hours, None, train * dims * 2 / 1e9, "products"
     )

@@ -114,6 +114,6 @@ class FeatureProtocol(ProtocolOptions):
     patches: bool = Field(False, description=PATCHES)
     label_subset: LabelSubset | None = Field(None, description=LABEL_SUBSET)
 
-    def flops(self, train: int, test: int, dims: int) -> float:
+    def flops(self, train: int, test: int, dims: int, classes: int) -> float:
         """Floating-point operations, for cost estimates: here those of all similarities of test and training images."""
         return 2.0 * train * test * dims

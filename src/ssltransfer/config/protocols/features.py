@@ -6,7 +6,6 @@ from pydantic import Field, model_validator
 
 from ssltransfer.config.protocols.base import FeatureProtocol
 
-USUAL_CLASSES = 1000  # for cost estimates: ImageNet
 Neighbors = Annotated[int, Field(ge=1)]
 
 
@@ -38,9 +37,9 @@ class ClusterAlignment(FeatureProtocol):
     k: int | None = Field(None, ge=2, description="Default: the number of classes (ImageNet: 1000).")
     max_iter: int = Field(20, ge=1)
 
-    def flops(self, train: int, test: int, dims: int) -> float:
+    def flops(self, train: int, test: int, dims: int, classes: int) -> float:
         """Those of k-means."""
-        return 2.0 * train * dims * (self.k or USUAL_CLASSES) * self.max_iter
+        return 2.0 * train * dims * (self.k or classes) * self.max_iter
 
 
 L2 = Annotated[float, Field(ge=0)]
@@ -60,10 +59,10 @@ class LogReg(FeatureProtocol):
     max_iter: int = Field(800, ge=1)
     standardize: bool = False
 
-    def flops(self, train: int, test: int, dims: int) -> float:
+    def flops(self, train: int, test: int, dims: int, classes: int) -> float:
         """Those of the logits and their gradients, in each iteration of each fit."""
         fits = 1 + len(self.l2) if isinstance(self.l2, tuple) else 1
-        return 4.0 * train * dims * USUAL_CLASSES * self.max_iter * fits
+        return 4.0 * train * dims * classes * min(self.max_iter, USUAL_ITERATIONS) * fits
 
 
 class Retrieval(FeatureProtocol):
