@@ -26,7 +26,7 @@ from ssltransfer.config.backbones import (
 from ssltransfer.config.entities import Pretext
 from ssltransfer.config.formats import CacheOptions
 from ssltransfer.planning.caches import enlarged
-from ssltransfer.planning.costs import FLOW_PIXELS, estimate, images
+from ssltransfer.planning.costs import FLOW_PIXELS, classes, estimate, images
 from ssltransfer.planning.machine import Machine
 from ssltransfer.planning.makespan import jobs_before
 from ssltransfer.planning.networks import flops, parameters, segmentation_flops, task_flops
@@ -251,7 +251,10 @@ def test_task_flops_count_patches() -> None:
 
 
 def test_images_are_counted_in_existing_folders(tmp_path: Path):
-    """At any depth below the classes, and in both parts of a holdout; a missing folder and a hint are not counted."""
+    """At any depth below the classes, and in both parts of a holdout; a missing folder and a hint are not counted.
+
+    Classes too; those of a folder that is not listed are taken to be ImageNet's.
+    """
     for name in ("a/1.png", "a/deep/er/2.png", "b/3.jpg", "b/x/4.JPEG", "b/notes.txt"):
         (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "images" / name).write_bytes(b"not opened")
@@ -266,3 +269,23 @@ def test_images_are_counted_in_existing_folders(tmp_path: Path):
         "none": None,
         "hint": 9,
     }
+    assert [classes(config, name) for name in ("whole", "none", "hint")] == [2, 1000, 1000]
+
+
+def test_logistic_regression_costs_by_the_classes_of_the_index(objects_path: Path, tmp_path: Path) -> None:
+    """2 N D C for the logits and as many for their gradients, in 100 iterations."""
+    (tmp_path / "index").mkdir()
+    for name in ("x", "y"):
+        (tmp_path / "index" / f"{name}.parquet").write_bytes(objects_path.read_bytes())
+    protocol = {"protocol": {"name": "logreg", "layer": "fc7"}}
+    config = complete(
+        {
+            "results": str(tmp_path),
+            "datasets": {name: {"format": "imagefolder", "root": name} for name in ("x", "y")},
+            "pretexts": {"r": {"task": "random", "backbone": {"name": "caffenet", "width_mult": 0.125}}},
+            "evaluations": {"e": {**protocol, "models": ["r"], "baselines": [], "train": "x", "test": "y"}},
+        }
+    )
+    assert (images(config, "x"), classes(config, "x")) == (48, 12)
+    (cost,) = (job for job in estimate(config, Machine(paces={"products": 1e9})) if job.stage == "evaluate")
+    assert cost.hours == pytest.approx(4 * 48 * 512 * 12 * 100 / 1e9 / 3600)

@@ -38,4 +38,5 @@ def rebuild(backbone: Backbone, *, include_top: bool | None = None, output_strid
     other = build_backbone(options, include_top=backbone.include_top if include_top is None else include_top)
     weights = backbone.state_dict()
     other.load_state_dict({name: weights[name] for name in other.state_dict()})
-    return other.to(next(iter(weights.values())).device).eval().requires_grad_(False)
+    other.to(next(iter(weights.values())).device).to(memory_format=torch.channels_last)
+    return other.eval().requires_grad_(False)

@@ -148,7 +148,7 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Pretrained
     load_tensors(backbone, read_tensors(file), file)
     backbone.eval().requires_grad_(False)
     _verify(backbone, about, file)
-    backbone.to(device, memory_format=torch.channels_last)  # faster, on CPUs too
+    backbone.to(device).to(memory_format=torch.channels_last)  # faster, on CPUs too
     return PretrainedModel(backbone, about["normalize"], content["weights"], manifest.parent.name)
 
 

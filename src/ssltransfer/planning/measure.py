@@ -33,7 +33,7 @@ def measure_machine(cores: int | None = None) -> Machine:
     torch.set_num_threads(cores)
     devices = Devices(torch.device("cuda" if cuda else "cpu"), 0)
     options, batch, side = (ResNet18(), 128, 8192) if cuda else (ResNet18(img_size=64), 8, 1024)
-    network = build_backbone(options, include_top=False).to(devices.device)
+    network = build_backbone(options, include_top=False).to(devices.device).to(memory_format=torch.channels_last)
     images = torch.rand(batch, 3, options.img_size, options.img_size, device=devices.device)
     matrix = torch.rand(side, side, device=devices.device, dtype=torch.float16 if cuda else torch.float32)
     layer = network.layers[-1]

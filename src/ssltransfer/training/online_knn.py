@@ -42,7 +42,8 @@ def online_knn(
         )
     with torch.random.fork_rng(devices=[]):
         # With its own strides, as later stages use it.
-        network = build_backbone(options, include_top=False).eval().to(devices.device)
+        network = build_backbone(options, include_top=False).eval()
+    network.to(devices.device).to(memory_format=torch.channels_last)
     names = network.state_dict().keys()
     layer, mine = network.layers[-1], ids[devices.rank :: devices.world]
     view = ResizeCenterCrop(options.short_side, options.img_size)

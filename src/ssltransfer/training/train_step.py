@@ -28,7 +28,7 @@ class Trainer:
         self, task: Task, schedule: Schedule, seed: int, devices: Devices, checkpoint: Checkpoint | None = None
     ):
         self.task, self.schedule, self.seed, self.devices = task, schedule, seed, devices
-        task.to(devices.device, memory_format=torch.channels_last)
+        task.to(devices.device).to(memory_format=torch.channels_last)
         task.train()
         # With images of ever new sizes cuDNN would try all its algorithms for each size.
         torch.backends.cudnn.benchmark = task.transform.padding is None

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from ssltransfer.config.protocols.base import FeatureProtocol
 
+USUAL_ITERATIONS = 100  # of a fit by L-BFGS, for cost estimates
+
 Neighbors = Annotated[int, Field(ge=1)]
 
 
