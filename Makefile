@@ -72,8 +72,7 @@ docs-images: .venv/ready
 	$(BIN)/python -m docs.draw
 
 # The environment, from the lock file alone; updated when the lock file changes. uv comes from PyPI, into the environment.
-# Every job is a process. It starts in half of the time if the packages are compiled to bytecode, also where it cannot be
-# written later.
+# A job is a process, and imports compiled packages faster. Nothing compiles them later in a read-only environment.
 # With TORCH=cpu uv takes torch and torchvision, of the same versions, from PyTorch's index of CPU builds.
 .venv/ready: export UV_COMPILE_BYTECODE := 1
 .venv/ready: envs/requirements.lock pyproject.toml

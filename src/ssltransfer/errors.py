@@ -22,4 +22,6 @@ _ADVICE = {
 def advice_on(error: Exception) -> str | None:
     """One sentence on an error that a user can fix; None for a bug of this package."""
     text = str(error)
+    if isinstance(error, PermissionError) and error.filename:
+        return f"{error.filename}: {error.strerror}; give this user access to it, or name another path."
     return text if isinstance(error, UserError) else next((_ADVICE[part] for part in _ADVICE if part in text), None)
