@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -28,6 +29,7 @@ def data_bytes():
 def main():
     """Warm up on a small store, limit, then work on the large one."""
     configure_logging()
+    threading.stack_size(1 << 20)  # stacks count too, and how many threads read depends on their timing
     small, small_index, large, index, results = map(Path, sys.argv[1:])
     budget = int(os.environ["SSLTRANSFER_MEMORY_MB"]) << 20
     spec = Cluster(features="f", data="d", k=64, levels=(4,), resample=1, max_iter=1, tolerance=0.0, init="random")

@@ -215,7 +215,7 @@ def test_resnet101_v2_layers() -> None:
 
 @pytest.mark.parametrize("sides", [(64, 64), (75, 102)])
 def test_resnet101_v2_dilated_map_contains_the_strided_one(sides: tuple[int, int]) -> None:
-    dense = shaken_backbone(SMALL_101.model_copy(update={"block4": True}))
+    dense = shaken_backbone(SMALL_101.model_copy(update={"block4": True})).to(memory_format=torch.channels_last)
     strided = rebuild(dense, output_stride=16).double()
     strided.load_state_dict(dense.state_dict())  # rebuilding rounds to float32
     assert strided.options == SMALL_101.model_copy(update={"block4": True, "output_stride": 16})
