@@ -130,7 +130,8 @@ def test_list_prints_the_tables_of_the_papers(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    "words", [["list", "references"], ["estimate", "config/noroozi2018.yaml"], ["--help"], ["list", "tasks"]]
+    "words",
+    [["list", "references"], ["estimate", "config/noroozi2018.yaml", "--assume"], ["--help"], ["list", "tasks"]],
 )
 @pytest.mark.parametrize("buffered", [True, False])
 def test_output_may_end_early(words: list[str], buffered: bool) -> None:

@@ -160,7 +160,7 @@ def test_networks_of_libraries_work_or_are_refused(backbone: dict[str, Any], sai
     assert "pretexts.model.backbone: " in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("command", [["estimate", "c.yaml"], ["run", "c.yaml", "-n"]])
+@pytest.mark.parametrize("command", [["estimate", "c.yaml", "--assume"], ["run", "c.yaml", "-n"]])
 def test_estimate_and_dry_run_refuse_a_network(command: list[str], tmp_path: Path) -> None:
     backbone = {"name": "torchvision", "model": "vit_b_16", "img_size": 100}
     content = {"pretexts": {"model": {"task": "random", "backbone": backbone}}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,27 +22,36 @@ def points() -> np.ndarray:
     return (means[rng.integers(30, size=3000)] + rng.normal(size=(3000, 40))).astype(np.float16)
 
 
-def by_ranks(folder: Path, init: str, world: int) -> dict[str, np.ndarray]:
-    """Run the driver as `world` processes; what the first one found."""
+def by_ranks(folder: Path, world: int) -> Callable[[str], dict[str, np.ndarray]]:
+    """Run the driver as `world` processes; what they found from each start, the same in all."""
     folder.mkdir()
-    commands = [[sys.executable, str(DRIVER), str(folder), init, str(rank), str(world)] for rank in range(world)]
+    commands = [[sys.executable, str(DRIVER), str(folder), str(rank), str(world)] for rank in range(world)]
     running = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for words in commands]
     for process in running:
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
-    found = [dict(np.load(folder / f"{rank}.npz")) for rank in range(world)]
-    for other in found[1:]:
-        for name, values in other.items():
-            np.testing.assert_array_equal(values, found[0][name])
-    return found[0]
+
+    def found_from(start: str) -> dict[str, np.ndarray]:
+        found = [dict(np.load(folder / start / f"{rank}.npz")) for rank in range(world)]
+        for other in found[1:]:
+            for name, values in other.items():
+                np.testing.assert_array_equal(values, found[0][name])
+        return found[0]
+
+    return found_from
 
 
-@pytest.mark.parametrize("init", ["random", "pca", "outliers", "levels"])
-def test_kmeans_by_two_processes_equals_one(tmp_path: Path, init: str) -> None:
-    np.save(tmp_path / "points.npy", points())
-    one = by_ranks(tmp_path / "one", init, 1)
-    two = by_ranks(tmp_path / "two", init, 2)
-    again = by_ranks(tmp_path / "again", init, 2)
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Callable[[str], dict[str, np.ndarray]]]:
+    """By one process, by two, and by two again."""
+    folder = tmp_path_factory.mktemp("ranks")
+    np.save(folder / "points.npy", points())
+    return [by_ranks(folder / name, world) for name, world in (("one", 1), ("two", 2), ("again", 2))]
+
+
+@pytest.mark.parametrize("start", ["random", "pca", "outliers", "levels"])
+def test_kmeans_by_two_processes_equals_one(runs: list[Callable[[str], dict[str, np.ndarray]]], start: str) -> None:
+    one, two, again = (found_from(start) for found_from in runs)
     assert two["objective"] == pytest.approx(one["objective"], rel=1e-6)
     np.testing.assert_array_equal(two["labels"], one["labels"])
     np.testing.assert_array_equal(two["moved"], one["moved"])
@@ -49,11 +59,10 @@ def test_kmeans_by_two_processes_equals_one(tmp_path: Path, init: str) -> None:
     np.testing.assert_allclose(two["centroids"], one["centroids"], atol=1e-4)
     for name, values in again.items():
         np.testing.assert_array_equal(values, two[name])
-    assert (one["empty"][0] > 0) == (init == "outliers")
+    assert (one["empty"][0] > 0) == (start == "outliers")
 
 
-def test_rank_driver_with_one_process_equals_a_plain_call(tmp_path: Path) -> None:
-    np.save(tmp_path / "points.npy", points())
-    one = by_ranks(tmp_path / "one", "random", 1)
+def test_rank_driver_with_one_process_equals_a_plain_call(runs: list[Callable[[str], dict[str, np.ndarray]]]) -> None:
+    one = runs[0]("random")
     plain = kmeans(ArraySource(points()), 25, init="random", tolerance=0, seed=1)
     assert plain.objective == pytest.approx(float(one["objective"]), rel=1e-6)
