@@ -52,7 +52,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
         }
         load = f"beside {loops} busy loops" if loops else "quiet machine"
         case = f"caffenet x 0.25, {load}, {steps} steps of {BATCH}, {setting.threads} threads"
-        yield Comparison(case, steps * BATCH, "images", interleave(contenders, setting.rounds), goal)
+        yield Comparison(case, steps * BATCH, "images", interleave(contenders, setting.rounds, warm_up=False), goal)
 
 
 def _train_beside(loops: int, variables: Mapping[str, str], index: Path, steps: int, threads: int) -> float:

@@ -111,20 +111,25 @@ Result = Comparison | Figure | NotRun
 
 
 def interleave(
-    contenders: Mapping[str, Contender], rounds: int, before: Callable[[str], object] = lambda name: None
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    before: Callable[[str], object] = lambda name: None,
+    *,
+    warm_up: bool = True,
 ) -> dict[str, list[float]]:
-    """Time the contenders alternately, so that other load on the machine affects all alike; the first round is warm-up.
+    """Time the contenders alternately, so that other load on the machine affects all alike.
 
     Args:
         contenders: by name, in the order of a round.
         rounds: samples of each.
         before: called with the name before each call; not timed.
+        warm_up: begin with a round that is not counted. Contenders that are processes of their own need none.
 
     Returns:
         Name -> seconds of each round.
     """
     samples: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         for name, call in contenders.items():
             before(name)
             _wait_for_device()
