@@ -35,6 +35,8 @@ def test_interleave_alternates_and_drops_the_first_round() -> None:
     )
     assert events == ["before ours", "a", "before them", "b"] * 3
     assert samples == {OURS: [6.0, 10.0], "them": [8.5, 12.5]}
+    events.clear()
+    assert interleave({OURS: lambda: call("a", 0.0)}, 2, warm_up=False) == {OURS: [1.0, 2.0]}
 
 
 def test_speed_is_ratio_of_medians_with_range() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,8 @@ from ssltransfer.kmeans import ArraySource, kmeans
 from tests.helpers import HELPERS
 
 DRIVER = HELPERS / "kmeans_process.py"
+STARTS = ("random", "pca", "outliers", "levels")
+Arrays = dict[str, np.ndarray]
 
 
 def points() -> np.ndarray:
@@ -22,7 +23,7 @@ def points() -> np.ndarray:
     return (means[rng.integers(30, size=3000)] + rng.normal(size=(3000, 40))).astype(np.float16)
 
 
-def by_ranks(folder: Path, world: int) -> Callable[[str], dict[str, np.ndarray]]:
+def by_ranks(folder: Path, world: int) -> dict[str, Arrays]:
     """Run the driver as `world` processes; what they found from each start, the same in all."""
     folder.mkdir()
     commands = [[sys.executable, str(DRIVER), str(folder), str(rank), str(world)] for rank in range(world)]
@@ -30,28 +31,25 @@ def by_ranks(folder: Path, world: int) -> Callable[[str], dict[str, np.ndarray]]
     for process in running:
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
-
-    def found_from(start: str) -> dict[str, np.ndarray]:
-        found = [dict(np.load(folder / start / f"{rank}.npz")) for rank in range(world)]
-        for other in found[1:]:
+    found = {start: [dict(np.load(folder / start / f"{rank}.npz")) for rank in range(world)] for start in STARTS}
+    for first, *others in found.values():
+        for other in others:
             for name, values in other.items():
-                np.testing.assert_array_equal(values, found[0][name])
-        return found[0]
-
-    return found_from
+                np.testing.assert_array_equal(values, first[name])
+    return {start: first for start, (first, *_) in found.items()}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Callable[[str], dict[str, np.ndarray]]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Arrays]]:
     """By one process, by two, and by two again."""
     folder = tmp_path_factory.mktemp("ranks")
     np.save(folder / "points.npy", points())
     return [by_ranks(folder / name, world) for name, world in (("one", 1), ("two", 2), ("again", 2))]
 
 
-@pytest.mark.parametrize("start", ["random", "pca", "outliers", "levels"])
-def test_kmeans_by_two_processes_equals_one(runs: list[Callable[[str], dict[str, np.ndarray]]], start: str) -> None:
-    one, two, again = (found_from(start) for found_from in runs)
+@pytest.mark.parametrize("start", STARTS)
+def test_kmeans_by_two_processes_equals_one(runs: list[dict[str, Arrays]], start: str) -> None:
+    one, two, again = (found[start] for found in runs)
     assert two["objective"] == pytest.approx(one["objective"], rel=1e-6)
     np.testing.assert_array_equal(two["labels"], one["labels"])
     np.testing.assert_array_equal(two["moved"], one["moved"])
@@ -62,7 +60,7 @@ def test_kmeans_by_two_processes_equals_one(runs: list[Callable[[str], dict[str,
     assert (one["empty"][0] > 0) == (start == "outliers")
 
 
-def test_rank_driver_with_one_process_equals_a_plain_call(runs: list[Callable[[str], dict[str, np.ndarray]]]) -> None:
-    one = runs[0]("random")
+def test_rank_driver_with_one_process_equals_a_plain_call(runs: list[dict[str, Arrays]]) -> None:
+    one = runs[0]["random"]
     plain = kmeans(ArraySource(points()), 25, init="random", tolerance=0, seed=1)
     assert plain.objective == pytest.approx(float(one["objective"]), rel=1e-6)

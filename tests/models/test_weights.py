@@ -8,7 +8,7 @@ import torchvision
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json, write_json
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, Vgg16
-from ssltransfer.models.build import build_backbone
+from ssltransfer.models.build import build_backbone, rebuild
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import read_model, write_model
 
@@ -44,6 +44,14 @@ def test_write_model_gives_equal_bytes_for_equal_weights(tmp_path: Path):
         written(tmp_path / name, CaffeNet(**SMALL), seed=1)
     for file in ("backbone.safetensors", "backbone.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_models_and_their_copies_are_in_channels_last(tmp_path: Path):
+    """Maps keep the layout of the weights, so the whole network is faster."""
+    model = read_model(written(tmp_path, ResNet18(**SMALL)))
+    for backbone in (model.backbone, rebuild(model.backbone)):
+        block1 = backbone(torch.zeros(2, 3, 64, 64), ["block1"])["block1"]
+        assert block1.is_contiguous(memory_format=torch.channels_last) and not block1.is_contiguous()
 
 
 def test_written_resnet_loads_in_torchvision(tmp_path: Path):

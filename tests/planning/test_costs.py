@@ -273,7 +273,7 @@ def test_images_are_counted_in_existing_folders(tmp_path: Path):
 
 
 def test_logistic_regression_costs_by_the_classes_of_the_index(objects_path: Path, tmp_path: Path) -> None:
-    """2 N D C for the logits and as many for their gradients, in 100 iterations."""
+    """2 N D C for the logits and as many for their gradients, in 200 iterations."""
     (tmp_path / "index").mkdir()
     for name in ("x", "y"):
         (tmp_path / "index" / f"{name}.parquet").write_bytes(objects_path.read_bytes())
@@ -288,4 +288,4 @@ def test_logistic_regression_costs_by_the_classes_of_the_index(objects_path: Pat
     )
     assert (images(config, "x"), classes(config, "x")) == (48, 12)
     (cost,) = (job for job in estimate(config, Machine(paces={"products": 1e9})) if job.stage == "evaluate")
-    assert cost.hours == pytest.approx(4 * 48 * 512 * 12 * 100 / 1e9 / 3600)
+    assert cost.hours == pytest.approx(4 * 48 * 512 * 12 * 200 / 1e9 / 3600)

@@ -38,6 +38,13 @@ def batch_of(*ids: int) -> Batch:
     return Batch(torch.zeros(n, 3, 4, 4, dtype=torch.uint8), torch.tensor(ids), torch.zeros(n, dtype=torch.int64))
 
 
+def test_trainer_moves_the_task_to_channels_last() -> None:
+    task = Square()
+    task.conv = nn.Conv2d(3, 8, 3)
+    Trainer(task, Schedule(steps=1, batch_size=4, lr=0.1), 0, CPU)
+    assert task.conv.weight.is_contiguous(memory_format=torch.channels_last) and not task.conv.weight.is_contiguous()
+
+
 @pytest.mark.parametrize("micro_batch_size", [None, 2, 1])
 def test_trainer_accumulates_the_gradient_of_the_batch(micro_batch_size: int | None):
     """d/dw mean((w x)^2) = 2 w mean(x^2) = 2 * (1 + 4 + 9 + 16) / 4 = 15 at w = 1, and w becomes 1 - 0.03 * 15."""

@@ -281,6 +281,16 @@ def read_index(path: Path) -> Index:
     )
 
 
+def read_classes(path: Path) -> list[str]:
+    """The classes of an index, without its images.
+
+    Raises:
+        OSError: missing.
+    """
+    classes: list[str] = json.loads(pq.read_metadata(path).metadata[b"ssltransfer"])["classes"]
+    return classes
+
+
 def _read_targets(path: Path, table: pa.Table, about: dict[str, Any]) -> Targets:
     cache = None
     if "target_shard" in table.column_names:

@@ -14,12 +14,11 @@ from ssltransfer.registry import Registry
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
-def move(module: nn.Module, device: torch.device | str) -> None:
+def move(module: nn.Module, device: torch.device) -> None:
     """Move a frozen module to a device.
 
     Takes no time if it is there already. torch's own `to` takes milliseconds.
     """
-    device = torch.device(device)
     if any(parameter.device != device for parameter in module.parameters()):
         module.to(device)
 

@@ -1,6 +1,5 @@
 """Cost of each job of a configuration."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TypeGuard
 
 import pyarrow.parquet as pq
 
-from ssltransfer.artifacts.index import read_index
+from ssltransfer.artifacts.index import read_classes, read_index
 from ssltransfer.artifacts.vector_file import vector_dims
 from ssltransfer.config import Config
 from ssltransfer.config.backbones import BackboneOptions
@@ -57,9 +56,7 @@ class CostEstimate:
 
 def images(config: Config, dataset: str) -> int | None:
     """Number of images (videos: clips) of a dataset: indexed, published, or listed in its folder; None if unknown."""
-    entry = config.datasets[dataset]
-    stage = "curate" if entry.curate else "motion" if isinstance(entry, Video) else "index"
-    index = Path(config.results) / stage / f"{dataset}.parquet"
+    entry, index = config.datasets[dataset], _index_of(config, dataset)
     if index.is_file():
         return int(pq.read_metadata(index).num_rows)
     if entry.curate:
@@ -73,13 +70,17 @@ def images(config: Config, dataset: str) -> int | None:
 
 def classes(config: Config, dataset: str) -> int:
     """Number of classes of a dataset: indexed, or listed in its folder; ImageNet's if unknown."""
-    entry, index = config.datasets[dataset], Path(config.results) / "index" / f"{dataset}.parquet"
+    entry, index = config.datasets[dataset], _index_of(config, dataset)
     if index.is_file():
-        number = len(json.loads(pq.read_metadata(index).metadata[b"ssltransfer"])["classes"])
-    else:
-        found = _listed(entry) if _is_listed(entry) else None
-        number = found[1] if isinstance(found, tuple) else 0
-    return number or USUAL_CLASSES
+        return len(read_classes(index)) or USUAL_CLASSES
+    found = _listed(entry) if _is_listed(entry) else None
+    return (found[1] if isinstance(found, tuple) else 0) or USUAL_CLASSES
+
+
+def _index_of(config: Config, dataset: str) -> Path:
+    entry = config.datasets[dataset]
+    stage = "curate" if entry.curate else "motion" if isinstance(entry, Video) else "index"
+    return Path(config.results) / stage / f"{dataset}.parquet"
 
 
 def listing_problem(dataset: AnyDataset) -> str | None:
