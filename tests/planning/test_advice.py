@@ -41,6 +41,7 @@ def warnings(folder: Path, *, k: int = 50, epochs: float = 16, method: dict[str,
 def test_advice_is_silent_at_the_limits(tmp_path: Path) -> None:
     assert warnings(tmp_path) == []
     assert warnings(tmp_path, method={"name": "compress-1q", "teacher": "p", "queue_size": 999}) == []
+    assert warnings(tmp_path, method={"name": "compress-2q", "teacher": "p", "momentum": 0.994}) == []
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,10 @@ def test_advice_is_silent_at_the_limits(tmp_path: Path) -> None:
         (
             {"method": {"name": "compress-1q", "teacher": "p", "queue_size": 1000}},
             "students.s.method.queue_size: 1000 features of 1000 images include each image more than once",
+        ),
+        (
+            {"method": {"name": "compress-2q", "teacher": "p"}},
+            "students.s.method.momentum: after 500 updates 61% of the momentum encoder are its random start",
         ),
     ],
 )
