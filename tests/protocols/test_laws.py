@@ -79,6 +79,9 @@ CASES = {
     "finetune-from-layer": Case({"layers": ["conv4"], "dropout": 0, "schedule": schedule()}, constant=CROPS),
     "knn": Case({**FEATURES, "k": 5}, constant=EXTRACTION),
     "cluster-alignment": Case({**FEATURES, "max_iter": 4}, constant=EXTRACTION),
+    "cluster-quality": Case(
+        {**FEATURES, "k": [3, 5]}, constant=EXTRACTION, ordered="the images that k-means starts from are drawn by place"
+    ),
     "logreg": Case({**FEATURES, "l2": 1e-4}, constant=EXTRACTION),
     "retrieval": Case(FEATURES, constant=EXTRACTION),
     "linear": Case(PROBE, constant=PROBES),
@@ -125,6 +128,7 @@ CASES = {
     ),
 }
 OF_FEATURES = [kind.model_fields["name"].default for kind in PROTOCOLS if issubclass(kind, FeatureProtocol)]
+TRAINING = [kind.model_fields["name"].default for kind in PROTOCOLS if kind.needs_train]
 TRAINED = [kind.model_fields["name"].default for kind in PROTOCOLS if "schedule" in kind.model_fields]
 
 
@@ -147,13 +151,13 @@ class Bench:
         options = {"name": name, **CASES[name].options}
         if changes:
             options["schedule"] = options["schedule"] | changes
-        trains = {} if name == "retrieval" else {"train": "a"}
+        trains = {"train": "a"} if name in TRAINING else {}
         return EvaluationSpec.model_validate({"protocol": options, "test": "b", **trains})
 
     def inputs(self, name: str) -> dict[str, Path]:
         case = CASES[name]
         train, test = self.sets[case.sets]
-        return {"model": self.models[case.model], "test": test} | ({} if name == "retrieval" else {"train": train})
+        return {"model": self.models[case.model], "test": test} | ({"train": train} if name in TRAINING else {})
 
     def features(self, name: str, inputs: dict[str, Path], folder: Path) -> dict[str, Path]:
         """Those of both sets, extracted."""

@@ -17,6 +17,7 @@ from ssltransfer.config.protocols.detection import Detection as Detection
 from ssltransfer.config.protocols.detection import FasterRcnn as FasterRcnn
 from ssltransfer.config.protocols.detection import FastRcnn as FastRcnn
 from ssltransfer.config.protocols.features import ClusterAlignment as ClusterAlignment
+from ssltransfer.config.protocols.features import ClusterQuality as ClusterQuality
 from ssltransfer.config.protocols.features import Knn as Knn
 from ssltransfer.config.protocols.features import LogReg as LogReg
 from ssltransfer.config.protocols.features import Retrieval as Retrieval

@@ -44,6 +44,40 @@ class ClusterAlignment(FeatureProtocol):
         return 2.0 * train * dims * (self.k or classes) * self.max_iter
 
 
+NumClusters = Annotated[int, Field(ge=2)]
+
+
+class ClusterQuality(FeatureProtocol):
+    """Silhouette of k-means clusters and their stability over random starts, without labels: which k is good?"""
+
+    name: Literal["cluster-quality"] = "cluster-quality"
+    reference = "Rousseeuw 1987 (silhouette); Hubert & Arabie 1985 (adjusted Rand index); protocols 4.6"
+    needs_train = False
+    label_type = None
+    primary_metric = "silhouette"
+    label_subset: None = None
+    k: NumClusters | Annotated[tuple[NumClusters, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="Number of clusters. Of several, such as [50, 200], `silhouette` and `stability` are of the first, "
+        "and the metrics k50-silhouette, k50-stability, ... are of each. Default: a 500th, 200th, 100th, 50th and "
+        "20th of the images.",
+    )
+    starts: int = Field(3, ge=2, description="Runs of k-means whose labels are compared in pairs.")
+    max_iter: int = Field(20, ge=1)
+    init: Literal["random", "k-means++", "pca"] = "random"
+    l2_normalize: bool = Field(True, description="Divide each feature by its length.")
+
+    def ks(self, images: int) -> tuple[int, ...]:
+        """All values of k for a number of images."""
+        if self.k is None:
+            return tuple(sorted({max(2, images // share) for share in (500, 200, 100, 50, 20)}))
+        return self.k if isinstance(self.k, tuple) else (self.k,)
+
+    def flops(self, train: int, test: int, dims: int, classes: int) -> float:
+        """Those of k-means."""
+        return 2.0 * test * dims * sum(self.ks(test)) * self.max_iter * self.starts
+
+
 L2 = Annotated[float, Field(ge=0)]
 
 
