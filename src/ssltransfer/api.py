@@ -179,7 +179,7 @@ class Model:
             ArtifactError: a file is missing or corrupt, or the folder has no image.
             LayerError: the model has no such layer, or it is a vector and cannot be pooled.
         """
-        index = _index(images, threads)
+        index = index_images(images, threads)
         layer = layer or self.layers[-1]
         try:
             given = None if pool is None else Pool.model_validate(pool)
@@ -267,7 +267,7 @@ def assign(
     found = next((manifest for manifest in manifests if manifest.is_file()), None)
     if found is None:
         raise ArtifactError(f"{path}: its model {spec.model} is not in {results}; name its manifest (--model).")
-    index = _index(images, threads)
+    index = index_images(images, threads)
     with tempfile.TemporaryDirectory() as folder:
         write_index(Path(folder) / "images.parquet", index)
         output = Path(folder) / "labels.parquet"
@@ -372,8 +372,12 @@ def write_strip(file: Path, image: Path, found: Sequence[tuple[str, float]], roo
     )
 
 
-def _index(images: Images, threads: int | None) -> Index:
-    """The index of a folder or archive, or of files in their order."""
+def index_images(images: Images, threads: int | None) -> Index:
+    """The index of a folder or archive, or of files in their order.
+
+    Raises:
+        ArtifactError: a file is missing, or the folder has no image.
+    """
     if isinstance(images, str | os.PathLike):
         root = Path(images)
         if root.is_dir() or is_archive(root):

@@ -440,14 +440,15 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("--html", type=Path, help="write the images as a page")
     parser.set_defaults(call=_search)
 
-    parser = commands.add_parser("look", help="a page of features (map, duplicates, outliers) or of all clusters")
+    parser = commands.add_parser("look", help="a page of a model's maps, of features or of all clusters")
     parser.add_argument(
         "results",
         type=Path,
         nargs="+",
         metavar="RESULT",
-        help="manifest of features or of a clustering, or its folder; labels; or a file of `ssltransfer embed`",
+        help="manifest of a model, features or a clustering, or its folder; labels; or a file of `ssltransfer embed`",
     )
+    parser.add_argument("--images", type=Path, help="show a model on this folder (default: its training images)")
     parser.add_argument("--html", type=Path, help="the page (default: in the folder of the report)")
     parser.add_argument("--seed", type=int, default=0, help="of the images drawn from a large dataset (default: 0)")
     parser.set_defaults(call=_look)
@@ -643,7 +644,7 @@ def _look(arguments: argparse.Namespace) -> None:
     if arguments.html and len(arguments.results) > 1:
         raise UserError(f"--html {arguments.html}: one page for {len(arguments.results)} results; name one result.")
     for result in arguments.results:
-        page = look(result, arguments.html, seed=arguments.seed)
+        page = look(result, arguments.html, images=arguments.images, seed=arguments.seed)
         print(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
 
 

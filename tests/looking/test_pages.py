@@ -176,8 +176,9 @@ def test_silhouette_of_spherical_clusters_is_of_directions() -> None:
 def test_wrong_inputs_are_refused(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stored, damaged = results / "features" / NAME / "own", tmp_path / "x.parquet"
     damaged.write_bytes(b"x")
+    (tmp_path / "metrics.json").write_text('{"stage": "evaluate"}')
     for given, message in (
-        ([str(results / "pretext" / "m")], "nothing to look at"),
+        ([str(tmp_path / "metrics.json")], "nothing to look at"),
         ([str(results / "none")], "missing"),
         ([str(damaged)], "not a parquet file"),
         ([str(results / "index" / "own.parquet")], "not a file of labels"),

@@ -1,4 +1,4 @@
-"""Pages to look at features and clusterings: a map, duplicates, outliers, all clusters. One HTML file each."""
+"""Pages to look at models, features and clusterings: maps, duplicates, outliers, all clusters. One HTML file each."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssltransfer.api import Embeddings, unlabeled_index
+from ssltransfer.api import Embeddings, index_images, unlabeled_index
 from ssltransfer.artifacts.archives import Member
 from ssltransfer.artifacts.features import open_features
 from ssltransfer.artifacts.files import ArtifactError, read_json, write_text
 from ssltransfer.artifacts.index import Index, read_index
 from ssltransfer.artifacts.labels import Labels, read_labels
-from ssltransfer.artifacts.manifest import ClusterManifest, read_manifest
+from ssltransfer.artifacts.manifest import ClusterManifest, ModelManifest, read_manifest
 from ssltransfer.kmeans import ArraySource, PointSource
 from ssltransfer.kmeans.points import SubsetSource
 from ssltransfer.logs import logger
 from ssltransfer.looking.clusterings import ClusteringRow, clustering_rows
+from ssltransfer.looking.color_maps import colored_layers
 from ssltransfer.looking.feature_map import project
 from ssltransfer.looking.gallery import COLUMNS, MAX_BYTES, build_gallery
 from ssltransfer.looking.neighbors import duplicate_groups, duplicate_level, find_neighbors, outliers
@@ -33,6 +34,7 @@ MAPPED = 3000  # images in the map
 COMPARED = 50_000  # images in the search for duplicates and outliers on a CPU
 MAP_SIDE, MAP_COLUMNS, MAP_SHEET = 48, 20, 300  # pixels of a thumbnail, thumbnails per row and per sheet
 GROUPS, GROUP_IMAGES, OUTLIERS = 60, 12, 48  # shown
+MODEL_IMAGES, MODEL_SIDE = 12, 112  # whose maps are shown, and pixels of each
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,26 @@ class _Features:
     clusterings: list[tuple[str, ClusterManifest, Labels]]
 
 
-def look(result: Path, page: Path | None = None, *, seed: int = 0, threads: int | None = None) -> Path:
-    """Write an HTML page of features (map, clusterings, near-duplicates, outliers) or of a clustering (all clusters).
+def look(
+    result: Path,
+    page: Path | None = None,
+    *,
+    images: Path | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Path:
+    """Write an HTML page of a result.
+
+    A model: the maps of its layers in colors. Features: map, clusterings, near-duplicates, outliers. A clustering: all
+    clusters.
 
     Equal results and seeds give equal pages on one machine.
 
     Args:
-        result: manifest.json of features or of a clustering, or its folder, or a file of labels or of `ssltransfer
-            embed`. A clustering is shown on its own dataset, labels on theirs.
+        result: manifest.json of a model, of features or of a clustering, or its folder, or a file of labels or of
+            `ssltransfer embed`. A clustering is shown on its own dataset, labels on theirs.
         page: default: in the report's folder of the same results, or beside the file of embeddings.
+        images: a folder or archive, or an image, to show a model on; default: its training images.
         seed: of the images that are drawn from a large dataset.
         threads: of the CPU; default: all.
 
@@ -64,10 +77,16 @@ def look(result: Path, page: Path | None = None, *, seed: int = 0, threads: int 
 
     Raises:
         ArtifactError: not such a result, or its images, labels or features are missing or belong to other images.
+        LayerError: a model without maps.
     """
     path = (result / "manifest.json" if (result / "manifest.json").is_file() else result).resolve()
     kind = _kind(path)
-    if kind == "embeddings":
+    if images and kind != "model":
+        raise ArtifactError(f"{path}: only a model is shown on other images; leave out --images.")
+    if kind == "model":
+        page = page or path.parents[2] / "report" / "models" / f"{path.parent.name}.html"
+        html = _model_page(path, images, seed, threads)
+    elif kind == "embeddings":
         page = page or path.with_suffix(".html")
         html = _features_page(_embeddings(path), seed, threads)
     elif kind == "features":
@@ -84,7 +103,7 @@ def look(result: Path, page: Path | None = None, *, seed: int = 0, threads: int 
 
 
 def _kind(path: Path) -> str:
-    """features, cluster, labels or embeddings."""
+    """model, features, cluster, labels or embeddings."""
     if path.suffix == ".parquet":
         try:
             names = pq.read_schema(path).names
@@ -97,8 +116,12 @@ def _kind(path: Path) -> str:
         return "embeddings"
     content = read_json(path)
     stage = str(content.get("stage")) if isinstance(content, dict) else ""
+    if stage in ("pretext", "student"):
+        return "model"
     if stage not in ("features", "cluster"):
-        raise ArtifactError(f"{path}: nothing to look at; name features, a clustering, labels or a file of embeddings.")
+        raise ArtifactError(
+            f"{path}: nothing to look at; name a model, features, a clustering, labels or a file of embeddings."
+        )
     return stage
 
 
@@ -132,11 +155,11 @@ def _labels_of(path: Path) -> Path:
     return path.parents[2] / "label" / path.parent.name / f"{dataset}.parquet"
 
 
-def _read_images(results: Path, dataset: str, fingerprint: str) -> Index:
-    """The index of a dataset, with its pixels if these are cached."""
+def _read_images(results: Path, dataset: str, fingerprint: str | None = None) -> Index:
+    """The index of a dataset, with its pixels if these are cached; with a fingerprint only if it is the same."""
     for stage in ("index", "cache", "motion", "curate"):
         file = results / stage / f"{dataset}.parquet"
-        if file.is_file() and (index := read_index(file)).fingerprint == fingerprint:
+        if file.is_file() and (index := read_index(file)).fingerprint == (fingerprint or index.fingerprint):
             source = thumbnail_source(index, 0) if len(index) else None
             if isinstance(source, Path | Member) and not source.exists():
                 logger.warning(
@@ -145,6 +168,27 @@ def _read_images(results: Path, dataset: str, fingerprint: str) -> Index:
             return index
     raise ArtifactError(
         f"{results / 'index' / dataset}.parquet: missing, or its images changed since; run the pipeline again."
+    )
+
+
+def _model_page(manifest: Path, images: Path | None, seed: int, threads: int | None) -> str:
+    if images:
+        index, dataset = index_images(images, threads), str(images)
+    else:
+        spec = read_manifest(manifest, ModelManifest).spec
+        if not (dataset := spec.data or ""):
+            raise ArtifactError(f"{manifest}: was not trained here, so it has no images; name a folder (--images).")
+        index = _read_images(manifest.parents[2], dataset)
+    samples = _draw(len(index), MODEL_IMAGES, seed).tolist()
+    views, layers = colored_layers(manifest, index, samples, plan_devices(threads))
+    return _render(
+        "maps.html.j2",
+        title=f"Maps of {manifest.parent.name}",
+        dataset=dataset,
+        views=views,
+        paths=[index.paths[sample] for sample in samples],
+        layers=layers,
+        side=MODEL_SIDE,
     )
 
 
