@@ -13,7 +13,7 @@ UV_VERSION := 0.13.8
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo results weights test test-all test-long check platforms bench gpu-check docs-images lock clean
+.PHONY: demo results weights test test-all test-long check platforms bench gpu-check docs docs-images lock clean
 
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --configfile config/demo.yaml --resources gpu=2 \
@@ -67,6 +67,10 @@ bench: .venv/ready
 gpu-check: .venv/ready
 	tools/gpu_check.sh
 
+# The documentation as a site: site/html/index.html. A warning of Sphinx is an error.
+docs: .venv/ready
+	$(BIN)/python tools/docs_site.py site
+
 # Figures of docs/protocols.md, drawn by the code of the pretext tasks.
 docs-images: .venv/ready
 	$(BIN)/python -m docs.draw
@@ -98,4 +102,4 @@ lock: .venv/ready
 		--no-annotate --no-emit-index-url --upgrade pyproject.toml -o envs/requirements.lock
 
 clean:
-	rm -rf results data .snakemake
+	rm -rf results data site .snakemake

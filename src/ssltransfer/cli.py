@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from ssltransfer import __version__, stages
 from ssltransfer.completion import completion_script
@@ -499,16 +500,14 @@ def _describe(arguments: argparse.Namespace) -> None:
         reference = f"\nSource: {entry.reference}" if entry.reference else ""
         print(f"{arguments.name} ({kind.removesuffix('s')})\n{inspect.getdoc(entry)}{reference}\n")
         for key, option in list(entry.model_fields.items())[1:]:
-            default = (
-                "required"
-                if option.is_required()
-                else f"default {_shown(option.get_default(call_default_factory=True))}"
-            )
+            default = "required" if option.is_required() else f"default {shown_default(option)}"
             text = f"{key}: {default}. {option.description or ''}".rstrip()
             print(textwrap.fill(text, columns, initial_indent="  ", subsequent_indent="      "))
 
 
-def _shown(value: Any) -> str:
+def shown_default(option: FieldInfo) -> str:
+    """The default of an option, as in YAML."""
+    value = option.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return value.model_dump_json(exclude_none=True)
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
