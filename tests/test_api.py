@@ -143,6 +143,8 @@ def test_python_of_the_page_runs(results: Path, objects_path: Path, monkeypatch:
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["photos"].vectors.shape == (len(index), 128 // 2)
+    exec("".join(re.findall(r"^    (.*\n|)", page.partition("## Training code")[2], re.MULTILINE)), names)
+    assert names["student"].grad.shape == (16, 512)
 
 
 def test_package_lists_its_names_and_imports_torch_late() -> None:

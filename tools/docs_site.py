@@ -114,16 +114,20 @@ def plain(text: str) -> str:
 
 
 def python_reference() -> str:
-    """Everything in `dir(ssltransfer)`."""
+    """Everything in `dir(ssltransfer)`, and the functions of its module."""
     parts = ["# Python\n\nAll names of `import ssltransfer`.\n"]
     for name in dir(ssltransfer):
+        entry = getattr(ssltransfer, name)
         if name.startswith("__"):
             continue
-        if inspect.isclass(getattr(ssltransfer, name)):
+        if inspect.ismodule(entry):
+            directive, members = "automodule", "   :members:\n"
+        elif inspect.isclass(entry):
             directive, members = "autoclass", "   :members:\n"
         else:
             directive, members = "autofunction", ""
-        parts.append(f"```{{eval-rst}}\n.. {directive}:: ssltransfer.api.{name}\n{members}```\n")
+        home = entry.__name__ if inspect.ismodule(entry) else f"{entry.__module__}.{name}"
+        parts.append(f"```{{eval-rst}}\n.. {directive}:: {home}\n{members}```\n")
     return "\n".join(parts)
 
 

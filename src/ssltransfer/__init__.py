@@ -7,12 +7,16 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Names of ssltransfer.api, which is imported at the first use: torch takes seconds.
-_API = (
-    *("load_model", "Model", "Embeddings", "search", "cluster", "assign", "Assignment"),
-    *("open_features", "read_index", "read_labels", "read_metrics"),
-)
-__all__ = ["__version__", *_API]  # pyright: ignore[reportUnsupportedDunderAll]
+# The public names and their modules, which are imported at the first use: torch takes seconds.
+_MODULES = {
+    "ssltransfer.api": (
+        *("load_model", "Model", "Embeddings", "search", "cluster", "assign", "Assignment"),
+        *("open_features", "read_index", "read_labels", "read_metrics"),
+    ),
+    "ssltransfer.pretext_api": ("pretext_task", "batches"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+__all__ = ["__version__", "losses", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if sys.platform == "win32":
     sys.exit("ssltransfer: Windows itself is not supported; install and run it in WSL2 (wsl --install).")
@@ -24,8 +28,10 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _API:
-        return getattr(importlib.import_module("ssltransfer.api"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "losses":
+        return importlib.import_module("ssltransfer.losses")
     raise AttributeError(f"module 'ssltransfer' has no attribute {name!r}")
 
 

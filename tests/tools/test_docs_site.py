@@ -51,7 +51,9 @@ def test_site_is_built_without_a_warning(tool: ModuleType, tmp_path: Path) -> No
         for entry, (name, _, _) in zip(KINDS[kind], listed(kind), strict=True):
             assert f'id="{re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")}"' in html[f"reference/{kind}.html"]
             assert all(key in text for key in entry.model_fields)
-    assert all(f"ssltransfer.api.{name}" in html["reference/python.html"] for name in ssltransfer._API)
+    names = [f"{module}.{name}" for module, names in ssltransfer._MODULES.items() for name in names]
+    names += [f"ssltransfer.losses.{name}" for name in ssltransfer.losses.__all__]
+    assert all(f'id="{name}"' in html["reference/python.html"] for name in names)
     loaded = re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="(https?://[^"]+)"', "".join(html.values()))
     assert not loaded  # can be read offline
 
