@@ -1,11 +1,14 @@
 """Pretext tasks in training code of your own.
 
-task = ssltransfer.pretext_task("rotation", {"name": "resnet18", "img_size": 64})
-optimizer = torch.optim.SGD(task.parameters(), lr=0.05)
-for batch in ssltransfer.batches(task, "photos", batch_size=64, epochs=2):
-    losses = task(batch, batch.rng(seed=0))        # {"loss": ..., "accuracy": ...}
-    optimizer.zero_grad(); losses["loss"].backward(); optimizer.step()
-task.backbone                                      # a torch module: images (B, 3, S, S) -> layer -> features
+    task = ssltransfer.pretext_task("rotation", {"name": "resnet18", "img_size": 64})
+    optimizer = torch.optim.SGD(task.parameters(), lr=0.05)
+    for batch in ssltransfer.batches(task, "photos", batch_size=64, epochs=2):
+        loss = task(batch, batch.rng(seed=0))["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+`task.backbone` is a torch module, which maps images float (B, 3, S, S) to features by layer.
 """
 
 from __future__ import annotations
