@@ -97,6 +97,14 @@ def test_main_prints_known_errors_of_torch_as_one_sentence(
             "m.json: missing",
         ),
         (["cluster", "--spec", '{"features":"f","data":"d","k":5}', "--features", "f.json"], "f.json: missing"),
+        (
+            ["cluster", "--set", "features=f", "--set", "data=d", "--set", "k=5", "--features", "f.json"],
+            "f.json: missing",
+        ),
+        (["cluster", "--set", "k=5", "--features", "f.json"], "--spec.features: required key is missing"),
+        (["cluster", "--set", "k", "--features", "f.json"], "--set k: write KEY=VALUE"),
+        (["cluster", "--set", "k=[", "--features", "f.json"], "--set k=[: the value is not YAML"),
+        (["cluster", "--features", "f.json"], "give --spec or --set, and --output."),
     ],
 )
 def test_main_prints_user_errors_as_one_sentence(

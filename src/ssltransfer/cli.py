@@ -26,6 +26,7 @@ from ssltransfer.config.base import suggest
 from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Pretext, Report, Student
 from ssltransfer.config.formats import FORMATS, AnyDataset, CacheOptions, CurateOptions, MotionOptions
 from ssltransfer.config.methods import METHODS
+from ssltransfer.config.overrides import with_options
 from ssltransfer.config.protocols import PROTOCOLS, TrainedProtocol
 from ssltransfer.config.references import references
 from ssltransfer.config.tasks import TASKS
@@ -102,7 +103,15 @@ class Stage:
         """Declare the command."""
         parser: argparse.ArgumentParser = commands.add_parser(self.name, help=self.help, description=self.help)
         required = self.partial is None
-        parser.add_argument("--spec", required=required, help="options as one line of JSON (printed by Snakemake)")
+        parser.add_argument("--spec", help="options as one line of JSON (printed by Snakemake)")
+        parser.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            dest="options",
+            help="an option, such as k=100 or schedule.lr=0.1, instead of --spec or over it; may be repeated",
+        )
         parser.add_argument("--output", type=Path, required=required, help="the output file, written last")
         if self.partial:
             parser.add_argument("--partial", type=Path, metavar="CONFIG", help="instead: the results of a run so far")
@@ -118,9 +127,10 @@ class Stage:
         if self.partial and arguments.partial:
             self.partial(arguments.partial)
             return
-        if arguments.spec is None or arguments.output is None:
-            raise UserError("give --spec and --output, or --partial CONFIG.")
-        spec = self.parse(arguments.spec)
+        given = with_options(arguments.spec, arguments.options)
+        if given is None or arguments.output is None:
+            raise UserError(f"give --spec or --set, and --output{', or --partial CONFIG' if self.partial else ''}.")
+        spec = self.parse(given)
         inputs = dict(argument.value(arguments) for argument in self.arguments)
         if "shard" in arguments:
             inputs["shard"] = arguments.shard
