@@ -16,7 +16,7 @@ def with_options(spec: str | None, options: Sequence[str]) -> str | None:
     `task.hidden_dim=64` go together. A later option replaces an earlier one.
 
     Raises:
-        ConfigError: no KEY=VALUE, a value that is not YAML, or a key inside something that is no mapping.
+        ConfigError: no KEY=VALUE, a value that is not YAML, or a key inside something that is not a mapping.
     """
     if not options:
         return spec
