@@ -241,6 +241,7 @@ STAGES = (
             VAL,
             Argument("--val-labels", "LABELS", "pseudo-labels of the validation images", "optional"),
             Argument("--teacher", "MANIFEST", "teacher model", "optional"),
+            Argument("--further-teachers", "MANIFEST", "more teachers, in the order of the spec", "many"),
             Argument("--features", "MANIFEST", "or its precomputed features of the training images", "optional"),
             Argument("--val-features", "MANIFEST", "and of the validation images", "optional"),
             INIT,

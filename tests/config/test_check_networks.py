@@ -322,6 +322,20 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         "teacher_map_layer: timm-vit_tiny_patch16_224-norm+norm.cls-64px needs a map, but norm.cls is a vector; "
         "its maps are norm.",
     ),
+    "map of a vector of a further teacher": (
+        lambda: mapped(
+            further_teachers=[{"teacher": "m"}, {"teacher": "m", "map_weight": 1, "teacher_map_layer": "norm.cls"}]
+        ),
+        "students.s.method.further_teachers.1.teacher_map_layer: timm-vit_tiny_patch16_224-norm+norm.cls-64px needs a ",
+    ),
+    "unknown layer of a further teacher": (
+        lambda: mapped(further_teachers=[{"teacher": "m", "teacher_layer": "fc6"}]),
+        "students.s.method.further_teachers.0.teacher_layer: ",
+    ),
+    "unknown further teacher": (
+        lambda: mapped(further_teachers=[{"teacher": "n"}]),
+        "students.s.method.further_teachers.0.teacher: no model is called 'n'",
+    ),
     "map of a network without maps": (
         lambda: mapped(["norm.cls"]),
         "needs a map, but every layer is a vector; set `return_nodes` of the backbone",

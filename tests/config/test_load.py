@@ -673,6 +673,21 @@ def test_features_of_a_file_teach_only_cached(method: dict[str, Any], said: str)
         complete(content)
 
 
+def test_further_teachers_are_made_before_a_student() -> None:
+    content = copy.deepcopy(BASE)
+    names = list(content["pretexts"])
+    method = {"name": "feature-distillation", "teacher": names[0], "further_teachers": [{"teacher": "cc"}]}
+    content["students"]["s"] = {**content["students"]["cc"], "method": method}
+    config = complete(content)
+    assert config.sources_of("s") == [names[0], "cc"] and config.teacher_of("s") == names[0]
+    content["students"]["cc"] = {
+        **content["students"]["s"],
+        "method": {**method, "further_teachers": [{"teacher": "s"}]},
+    }
+    with pytest.raises(ConfigError, match="s"):
+        complete(content)
+
+
 def test_features_of_a_file_are_read_for_every_dataset() -> None:
     """Labels of other datasets are read from the file too, because no model could compute them."""
     content = changed("features/jig-conv4", {"file": "clip.parquet"})

@@ -236,11 +236,13 @@ def test_model_card_of_a_student_names_its_teachers(tmp_path: Path) -> None:
     write_json(tmp_path / "features/other.pool/images/manifest.json", {"model": "another"})
     write_json(tmp_path / "cluster/k/manifest.json", {"model": ""})
 
-    def student(name: str, method: dict[str, str], **inputs: Path) -> Path:
+    def student(name: str, method: dict[str, str], **inputs: Path | list[Path]) -> Path:
         manifest = tmp_path / "student" / name / "manifest.json"
         spec = {"method": method, "data": "images"}
         with WorkDir("student", manifest, json.dumps(spec), inputs) as work:
-            backbone = build_backbone(RESNET, include_top=True, seed={"online": 10, "stored": 11, "labels": 12}[name])
+            backbone = build_backbone(
+                RESNET, include_top=True, seed={"online": 10, "stored": 11, "labels": 12, "both": 13}[name]
+            )
             work.finish(write_model(manifest.parent, backbone, "imagenet", spec))
         return manifest
 
@@ -248,7 +250,13 @@ def test_model_card_of_a_student_names_its_teachers(tmp_path: Path) -> None:
     stored = student("stored", {"name": "regression", "teacher": "t"}, features=features)
     write_json(tmp_path / "cluster/k/manifest.json", {"model": read_json(stored)["weights"]})
     labels = student("labels", {"name": "cluster-classification", "cluster": "k"})
-    for manifest, chain in ((online, ["t"]), (stored, ["t"]), (labels, ["stored", "t"])):
+    both = student("both", {"name": "feature-distillation", "teacher": "t"}, teacher=teacher, further_teachers=[online])
+    for manifest, chain in (
+        (online, ["t"]),
+        (stored, ["t"]),
+        (labels, ["stored", "t"]),
+        (both, ["t", "online"]),
+    ):
         export(manifest, tmp_path / "s.pth")
         text = (tmp_path / "s.pth.md").read_text()
         assert re.findall("- Teacher: `(.*?)`", text) == chain

@@ -69,6 +69,9 @@ def test_tables_do_not_rank_imported_weights(chain, labels: bool | None, teacher
     chain.model("m", "pretext", {"task": {"name": "rotation"}, "data": "d"}, trained=False)
     chain.model("s", "student", {"method": {"name": "regression", "teacher": "imported"}, "data": "d"})
     chain.model("s2", "student", {"method": {"name": "regression", "teacher": "s"}, "data": "d"})
+    further = {"name": "feature-distillation", "teacher": "m", "further_teachers": [{"teacher": "imported"}]}
+    chain.model("two", "student", {"method": further, "data": "d"}, trained=False)
+    assert load_results(**chain.inputs).kind("two") == student
     chain.feature("f", "d", "imported")
     chain.cluster("k", "f", "d")
     chain.model("c", "student", {"method": {"name": "cluster-classification", "cluster": "k"}, "data": "d"})
@@ -76,13 +79,13 @@ def test_tables_do_not_rank_imported_weights(chain, labels: bool | None, teacher
         chain.measure("e", model, {"accuracy": [value]})
     found = load_results(**chain.inputs)
     kinds = {name: found.kind(name) for name in found.models}
-    assert kinds == {"imported": teacher, "m": "learned", "s": student, "s2": student, "c": student}
+    assert kinds == {"imported": teacher, "m": "learned", "s": student, "s2": student, "two": student, "c": student}
     (built,) = build_tables(Report(), found)
     starred = [row.model for _, _, rows in built.groups for row in rows if row.cells[0].best]
     assert starred == ([best] if labels is False else [])
     if labels is None:
         assert [title for title, _, _ in built.groups][1].startswith("Imported weights")
-        assert "4 models imported or of an imported or supervised teacher" in summary(found)[0]
+        assert "5 models imported or of an imported or supervised teacher" in summary(found)[0]
 
 
 def test_tables_std_is_sample_deviation_over_seeds(filled, results: Results) -> None:

@@ -10,7 +10,7 @@ import pytest
 from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json
 from ssltransfer.artifacts.index import read_index
 from ssltransfer.config.entities import Pretext, Student
-from ssltransfer.models.export import export, init_of, teacher_of
+from ssltransfer.models.export import export, init_of, teachers_of
 from ssltransfer.models.weights import read_model, start_from, write_weights
 from ssltransfer.stages import pretext, student
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
@@ -51,7 +51,7 @@ def test_init_without_training_keeps_the_bytes_of_the_backbone(tmp_path: Path, s
     manifest = read_json(output)
     assert manifest["init"] == read_json(source)["weights"] == file_digest(source.parent / "backbone.safetensors")
     assert manifest["inputs"]["init"] == [file_digest(source)]
-    assert init_of(output) == source and teacher_of(output) is None
+    assert init_of(output) == source and teachers_of(output) == []
     export(output, tmp_path / "still.pth")
     assert "- Initial weights: `source`, caffenet, " in (tmp_path / "still.pth.md").read_text()
     moved = tmp_path / "student/moved/manifest.json"

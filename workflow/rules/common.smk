@@ -240,6 +240,12 @@ def student_teacher(wildcards):
     )
 
 
+def student_further_teachers(wildcards):
+    """Teachers beside it."""
+    method = CONFIG.students[wildcards.student].method
+    return [model_of(name) for name in getattr(method, "further", ())]
+
+
 def student_features(key):
     """Precomputed teacher features of the training images (data) or the validation images (val)."""
 

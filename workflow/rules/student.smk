@@ -5,6 +5,7 @@ rule student:
         val=student_val,
         val_labels=student_val_labels,
         teacher=student_teacher,
+        further_teachers=student_further_teachers,
         features=student_features("data"),
         val_features=student_features("val"),
         init=initial_model("students", "student"),
@@ -25,5 +26,6 @@ rule student:
     shell:
         "ssltransfer student --spec {params.spec:q} --data {input.data:q} --labels {input.labels:q}"
         " --val {input.val:q} --val-labels {input.val_labels:q} --teacher {input.teacher:q}"
+        " --further-teachers {input.further_teachers:q}"
         " --features {input.features:q} --val-features {input.val_features:q} --init {input.init:q}"
         " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"

@@ -222,10 +222,20 @@ def _check_distillation(config: Config, student: Student, method: Distillation, 
 
 
 def _check_feature_distillation(config: Config, student: Student, method: FeatureDistillation, where: str) -> None:
+    if method.map_weight or any(one.map_weight for one in method.further_teachers):
+        check_map(student.backbone, method.map_layer, f"{where}.method.map_layer")
     if method.map_weight:
         teacher = config.model(method.teacher)
-        check_map(student.backbone, method.map_layer, f"{where}.method.map_layer")
         check_map(teacher.backbone, method.teacher_map_layer, f"{where}.method.teacher_map_layer")
+    for number, one in enumerate(method.further_teachers):
+        place = f"{where}.method.further_teachers.{number}"
+        _known(config.models, one.teacher, f"{place}.teacher", "model")
+        teacher = config.model(one.teacher)
+        layer = one.teacher_layer or teacher.layers[-1]
+        _check_layers(teacher, [layer], f"{place}.teacher_layer")
+        check_pool(teacher.backbone, layer, one.teacher_pool, f"{place}.teacher_pool")
+        if one.map_weight:
+            check_map(teacher.backbone, one.teacher_map_layer, f"{place}.teacher_map_layer")
     if method.head == "mlp" and 1 in (student.schedule.batch_size, student.schedule.micro_batch_size):
         raise ConfigError(
             f"{where}.schedule: the head mlp has batch norms; set batch_size and micro_batch_size to at least 2, or "

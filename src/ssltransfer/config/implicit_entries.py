@@ -110,7 +110,7 @@ def _imported_teachers(file: ConfigFile) -> set[str]:
     for student in file.students.values():
         method = student.method
         if isinstance(method, Distillation):
-            teachers.add(method.teacher)
+            teachers |= {method.teacher, *method.further}
         elif isinstance(method, ClusterClassification) and method.cluster in file.clusters:
             features = file.features.get(file.clusters[method.cluster].features)
             teachers |= {features.model} if features else set()

@@ -153,7 +153,8 @@ def card(manifest: Path, model: PretrainedModel, output: Path, summary: str, met
     ]
     chain = [manifest.resolve()]
     for one in chain:
-        for role, source in (("Initial weights", init_of(one)), ("Teacher", teacher_of(one))):
+        sources = [("Initial weights", init_of(one)), *(("Teacher", teacher) for teacher in teachers_of(one))]
+        for role, source in sources:
             # Two models of equal weights would be each other's teacher for ever.
             if source is not None and source not in chain:
                 lines += _source(role, source)
@@ -220,25 +221,27 @@ def init_of(manifest: Path) -> Path | None:
     return next((file for file in files if file_digest(file) in used), None) if used else None
 
 
-def teacher_of(manifest: Path) -> Path | None:
-    """Manifest of the model, or of the features of a file, that a student learned from, directly or through clusters.
+def teachers_of(manifest: Path) -> list[Path]:
+    """Manifests of the models, or of the features of a file, that a student learned from, directly or through clusters.
 
-    It is searched in the same results folder by its digest, because the manifest of a student does not contain names
-    of files. None for other models, and if the teacher is not there or was trained again since.
+    They are searched in the same results folder by their digests, because the manifest of a student does not contain
+    names of files. Empty for other models, and without those that are not there or were trained again since.
     """
     content, results = read_json(manifest), manifest.resolve().parents[2]
     method = _spec(manifest).get("method")
     if method is None:
-        return None
+        return []
     used = {digest for role, digests in content["inputs"].items() if role != "init" for digest in digests}
     # Stored features and clusters know the digest of their model's weights.
     sources = [file for file in results.glob(f"features/*/*/{MANIFEST}") if file_digest(file) in used]
     if "cluster" in method:
         sources += results.glob(f"cluster/{method['cluster']}/{MANIFEST}")
     weights = {read_json(file)["model"] for file in sources}
+    found: dict[str, Path] = {}  # by weights: one of several models with the same
     for stage in ("pretext", "student"):
         for file in sorted(results.glob(f"{stage}/*/{MANIFEST}")):
-            if file_digest(file) in used or read_json(file).get("weights") in weights:
-                return file
+            own = read_json(file).get("weights")
+            if file_digest(file) in used or own in weights:
+                found.setdefault(own, file)
     made_elsewhere = (file for file in sorted(results.glob(f"features/*/*/{MANIFEST}")) if _spec(file).get("file"))
-    return next((file for file in made_elsewhere if read_json(file)["model"] in weights), None)
+    return list(found.values()) or [file for file in made_elsewhere if read_json(file)["model"] in weights][:1]

@@ -17,6 +17,7 @@ from ssltransfer.config.base import USUAL_ASPECT
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.formats import AnyDataset, CurateOptions, Video
 from ssltransfer.config.formats.folders import FolderDataset
+from ssltransfer.config.methods import Distillation
 from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.errors import UserError
@@ -218,10 +219,12 @@ def _student(config: Config, machine: Machine, name: str, student: Student) -> C
     backbone, schedule = student.backbone, student.schedule
     learned = getattr(student.method, "cluster", None) or config.teacher_features_of(name)
     teacher = None if learned else getattr(student.method, "teacher", None)
-    needs = tuple(filter(None, (learned or teacher, student.init, student.data)))
+    further = student.method.further if isinstance(student.method, Distillation) else ()
+    needs = tuple(filter(None, (learned or teacher, *further, student.init, student.data)))
     n, reading = images(config, student.data), machine.images(config.datasets[student.data])
     seen = schedule.total_steps(n) * schedule.batch_size if n else None
     work = _student_flops(student, config.model(teacher).backbone if teacher else None)
+    work += sum(flops(config.model(one).backbone) for one in further)
     hours, limit = _passes(seen, reading, work, machine.rate("training", backbone.name)) if seen else (None, "")
     disk = parameters(backbone, include_top=student.method.is_self_contained) * 4e-9
     return CostEstimate("student", name, needs, hours, disk, training_memory(backbone, schedule), limit)

@@ -121,9 +121,9 @@ def _model_inputs(results: Results, spec: Pretext | Student) -> list[Key]:
     method = spec.method if isinstance(spec, Student) else None
     if isinstance(method, ClusterClassification):
         return [("label", f"{method.cluster}/{spec.data}"), *_find(results, spec.init)]
-    teacher = method.teacher if isinstance(method, Distillation) else None
+    teachers = (method.teacher, *method.further) if isinstance(method, Distillation) else ()
     features = _teacher_features(results, spec)
-    return [*([("features", features)] if features else []), *_find(results, teacher, spec.init, spec.data)]
+    return [*([("features", features)] if features else []), *_find(results, *teachers, spec.init, spec.data)]
 
 
 def _teacher_features(results: Results, spec: Pretext | Student) -> str | None:

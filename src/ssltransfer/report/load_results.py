@@ -85,7 +85,9 @@ class Results:
             teacher = self.teacher(spec)
             if any(features.file for features in self._teacher_features(spec)):
                 return "unranked"
-            return "unranked" if teacher and self.kind(teacher) in ("unranked", "supervised") else "learned"
+            teachers = {teacher, *(spec.method.further if isinstance(spec.method, Distillation) else ())} - {None}
+            labeled = {self.kind(one) for one in teachers if one} & {"unranked", "supervised"}
+            return "unranked" if labeled else "learned"
         if isinstance(spec.task, ForeignWeights):
             return {None: "unranked", True: "supervised", False: "learned"}[spec.task.labels]  # type: ignore[return-value]
         if isinstance(spec.task, Snapshot):

@@ -1,10 +1,11 @@
 """Student stage: train a network on labels or by a teacher."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssltransfer.artifacts.index import labels_by_name, read_index
 from ssltransfer.artifacts.labels import read_labeled_index
-from ssltransfer.artifacts.workdir import WorkDir
+from ssltransfer.artifacts.workdir import InputFiles, WorkDir
 from ssltransfer.config.entities import Student
 from ssltransfer.config.methods import Supervised
 from ssltransfer.models.weights import finish_model, start_from
@@ -23,6 +24,7 @@ def run(
     val: Path | None = None,
     val_labels: Path | None = None,
     teacher: Path | None = None,
+    further_teachers: Sequence[Path] = (),
     features: Path | None = None,
     val_features: Path | None = None,
     init: Path | None = None,
@@ -33,11 +35,13 @@ def run(
     Args:
         labels, val_labels: pseudo-labels of the images, for methods that learn them.
         teacher: manifest of the teacher, for methods that run it during training.
+        further_teachers: manifests of the method's further teachers, in their order.
         features, val_features: manifests of its precomputed features, for other methods with a teacher.
         init: manifest of the model that the training starts from.
     """
     learned = {"teacher": teacher, "features": features, "val_features": val_features}
-    inputs = {"data": data, "val": val, "labels": labels, "val_labels": val_labels, "init": init, **learned}
+    given = {"data": data, "val": val, "labels": labels, "val_labels": val_labels, "init": init, **learned}
+    inputs: InputFiles = {**given, "further_teachers": list(further_teachers)}
     with WorkDir("student", output, spec.canonical(), inputs) as work:
         if work.is_cached():
             return
@@ -47,7 +51,8 @@ def run(
         if held and isinstance(spec.method, Supervised):
             # The validation set may lack a class, or have more of them.
             held = held.with_labels(labels_by_name(index, held, (spec.data, spec.val or "val")), index.classes)
-        task = STUDENT_METHODS[type(spec.method)](StudentInputs(spec, index, held, **learned))
+        taught = StudentInputs(spec, index, held, **learned, further_teachers=further_teachers)
+        task = STUDENT_METHODS[type(spec.method)](taught)
         summary: dict[str, object] = {}
         if init:
             source = start_from(task.backbone, init)

@@ -1,6 +1,6 @@
 """The base of the student methods: their inputs, and a backbone that is trained on views of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class StudentInputs:
     Attributes:
         index, val: training and validation images.
         teacher: manifest of an online teacher.
+        further_teachers: manifests of more of them.
         features, val_features: manifests of stored features of the teacher, used instead.
     """
 
@@ -35,6 +36,7 @@ class StudentInputs:
     teacher: Path | None = None
     features: Path | None = None
     val_features: Path | None = None
+    further_teachers: Sequence[Path] = ()
 
 
 class StudentTask(BackboneTask):

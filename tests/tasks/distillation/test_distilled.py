@@ -65,7 +65,7 @@ def test_distillation_exports_the_backbone_alone(
     name: str, cached: bool, teacher: Path, said: Path, objects_path: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "s" / "manifest.json"
-    given = {"features": said} if cached else {"teacher": teacher}
+    given: dict[str, Any] = {"features": said} if cached else {"teacher": teacher}
     spec = spec_of({**METHODS[name], "precompute_teacher": cached}, ResNet18(width_mult=0.125, img_size=64), steps=2)
     student.run(spec, data=objects_path, output=output, threads=1, **given)
     assert read_model(output).backbone.layers[-1] == "pool"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from ssltransfer.artifacts.files import file_digest, read_json
+from ssltransfer.cli import main
 from ssltransfer.config.backbones import ResNet18
 from ssltransfer.config.methods import FeatureDistillation
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys
@@ -26,7 +30,7 @@ from ssltransfer.tasks.distillation.feature_distillation import (
 from ssltransfer.tasks.student import StudentInputs
 from ssltransfer.training.devices import Devices
 
-from .conftest import TEACHER, InputsMaker
+from .conftest import TEACHER, InputsMaker, spec_of
 
 CPU = Devices(torch.device("cpu"), 0)
 BOTH = {"name": "feature-distillation", "map_weight": 0.5, "head": "linear", "augment": "none"}
@@ -196,6 +200,59 @@ def test_terms_of_weight_zero_are_not_computed(
     assert gradient is not None and gradient.abs().max() > 0
 
 
+def test_several_teachers_add_their_losses(make_given: InputsMaker, teacher: Path, solver: Path) -> None:
+    """Each term of the second teacher is what it would be alone, with the same head."""
+    options = {
+        "map_weight": 0.5,
+        "teacher_map_layer": "conv4_2",
+        "teacher_layer": "conv5_1",
+        "teacher_pool": {"avg": 1},
+    }
+    single = make_given({**BOTH, **options, "teacher_normalization": "standardize"}, teacher=solver)
+    given = make_given(
+        {
+            **BOTH,
+            "teacher_normalization": "standardize",
+            "further_teachers": [{"teacher": "s", "pooled_weight": 3, **options}],
+        }
+    )
+    both = FeatureDistillationTask(replace(given, further_teachers=(solver,))).eval()
+    first, second = (
+        FeatureDistillationTask(one).eval()
+        for one in (make_given({**BOTH, "teacher_normalization": "standardize"}), single)
+    )
+    for name in ("pooled", "map"):
+        first.heads[name].load_state_dict(both.heads[name].state_dict())
+        second.heads[name].load_state_dict(both.heads[f"{name}2"].state_dict())
+    batch = batch_of(both, given)
+    found: list[dict[str, Tensor]] = []
+    for task in (first, second, both):
+        task.on_train_start(given.index, CPU)
+        with torch.no_grad():
+            found.append(task(batch, batch.rng(0)))
+    assert found[2].keys() == {"loss", "pooled_loss", "map_loss", "pooled2_loss", "map2_loss"}
+    for name in ("pooled", "map"):
+        assert found[2][f"{name}_loss"].item() == pytest.approx(found[0][f"{name}_loss"].item(), rel=1e-5)
+        assert found[2][f"{name}2_loss"].item() == pytest.approx(found[1][f"{name}_loss"].item(), rel=1e-5)
+    weighted = found[0]["loss"] + 3 * found[1]["pooled_loss"] + 0.5 * found[1]["map_loss"]
+    assert found[2]["loss"].item() == pytest.approx(weighted.item(), rel=1e-5)
+    assert both.chance_loss > first.chance_loss
+
+
+def test_stage_trains_with_several_teachers(teacher: Path, solver: Path, objects_path: Path, tmp_path: Path) -> None:
+    method = {
+        "name": "feature-distillation",
+        "further_teachers": [{"teacher": "s", "teacher_layer": "fc7", "map_weight": 1}],
+    }
+    output = tmp_path / "s" / "manifest.json"
+    words = ["student", "--spec", spec_of(method, steps=2).canonical(), "--data", str(objects_path)]
+    words += ["--teacher", str(teacher), "--further-teachers", str(solver), "--output", str(output), "--threads", "1"]
+    assert main(words) == 0
+    content = read_json(output)
+    assert {"pooled_loss", "pooled2_loss", "map2_loss"} <= content["summary"].keys()
+    assert content["inputs"]["further_teachers"] == [file_digest(solver)]
+
+
 def test_training_lowers_the_loss(make_given: InputsMaker) -> None:
     from ssltransfer.training.train_step import Trainer
 
@@ -232,6 +289,13 @@ def test_vectors_are_refused_as_maps(make_given: InputsMaker) -> None:
         ({"pooled_weight": 0, "map_weight": 1, "layer": "fc7"}, "`layer` is not used with a `pooled_weight` of 0"),
         ({"map_weight": 1, "precompute_teacher": True}, "maps cannot be precomputed"),
         ({"head": "linear", "hidden_dim": 8}, "`hidden_dim` is not used by a linear head"),
+        (
+            {"further_teachers": [{"teacher": "s"}], "precompute_teacher": True},
+            "several teachers cannot be precomputed",
+        ),
+        ({"further_teachers": [{"teacher": "s", "pooled_weight": 0}]}, "both are 0"),
+        ({"further_teachers": [{"teacher": "s", "teacher_map_layer": "conv4"}]}, "`teacher_map_layer` is not used"),
+        ({"further_teachers": [{"teacher": "s"}], "map_layer": "conv4"}, "`map_layer` is not used"),
     ],
 )
 def test_contradictory_options_are_refused(wrong: dict[str, Any], sentence: str) -> None:

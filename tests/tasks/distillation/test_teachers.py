@@ -63,7 +63,7 @@ def test_methods_train_from_every_teacher(
 ) -> None:
     layer, pool = KINDS[kind]
     said = tmp_path / "said" / "manifest.json"
-    taught: dict[str, Path] = {"teacher": teachers[kind]}
+    taught: dict[str, Any] = {"teacher": teachers[kind]}
     if cached:
         asked = Features(model="t", layer=layer, pool=pool)
         features.run(asked, model=teachers[kind], data=objects_path, output=said, threads=1)

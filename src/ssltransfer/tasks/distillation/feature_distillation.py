@@ -1,6 +1,8 @@
 """Feature distillation: a teacher's pooled features and maps, regressed through a head."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -8,13 +10,20 @@ from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.config.methods import FeatureDistillation
-from ssltransfer.config.methods.feature_distillation import FeatureLoss
+from ssltransfer.config.methods.feature_distillation import FeatureLoss, FurtherTeacher
+from ssltransfer.config.protocols import Pool
 from ssltransfer.data.device_ops import center_crop
 from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.pooling import pooled
-from ssltransfer.tasks.distillation.distilled import CHANCE_IMAGES, DistillationTask, averaged, require_maps
+from ssltransfer.tasks.distillation.distilled import (
+    CHANCE_IMAGES,
+    DistillationTask,
+    OnlineTeacher,
+    averaged,
+    require_maps,
+)
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 from ssltransfer.training.devices import Devices
 
@@ -23,86 +32,118 @@ WHITENING_EPSILON = 0.01  # times the mean eigenvalue, added to each one; chosen
 STANDARD_EPSILON = 1e-6  # times the mean variance: the smallest variance that is divided by; chosen
 
 
+@dataclass(frozen=True)
+class Term:
+    """A distance between a layer of the student and one of a teacher.
+
+    `name` is pooled or map, with the number of the teacher from the second on (`pooled2`). `teacher` is its place.
+    """
+
+    name: str
+    is_map: bool
+    weight: float
+    layer: str
+    teacher: int
+    teacher_layer: str
+    teacher_pool: Pool | None
+    dims: tuple[int, int]  # of student and teacher
+
+
 @STUDENT_METHODS.register(FeatureDistillation)
 class FeatureDistillationTask(DistillationTask):
-    """The weighted sum of a pooled term and a map term: distances of the student's features from the teacher's.
+    """The weighted sum of a pooled term and a map term of each teacher: distances of the student's features from it.
 
     SimReg (Navaneet et al. 2021) and AM-RADIO (Ranzinger et al. 2024); protocols 3.5. Each term has a head of its own
     from the student's features to the teacher's. On maps it acts on each location. Its output is then resized to the
     teacher's map, bilinearly.
 
     `teacher_normalization` and the chance-level loss are measured before the first step. The latter is the loss of the
-    teacher's mean feature. The curve has the terms without their weights as `pooled_loss` and `map_loss`.
+    teacher's mean feature. The curve has the terms without their weights as `pooled_loss`, `map_loss`, `pooled2_loss`
+    and so on.
 
     Attributes:
-        weights: of each term, `pooled` or `map`; the others are not computed.
-        layers, teacher_layers: of each term.
+        terms: those with a weight.
 
     Raises:
-        LayerError: the teacher or the student has no such layer, or it is not a map.
+        LayerError: a teacher or the student has no such layer, or it is not a map.
     """
 
     def __init__(self, inputs: StudentInputs):
         super().__init__(inputs)
         assert isinstance(self.method, FeatureDistillation)
         self.options = self.method
-        self.weights = {"pooled": self.options.pooled_weight, "map": self.options.map_weight}
-        self.weights = {term: weight for term, weight in self.weights.items() if weight}
-        self.layers = {"pooled": self.layer}
-        self.teacher_layers = {"pooled": self._online.layer} if self._online else {}
-        dims = {"pooled": (self.student_dim, self.teacher_dim)}
-        if "map" in self.weights:
-            assert self._online is not None
-            teacher = self._online.model.backbone
-            self.layers["map"] = self.options.map_layer or self.backbone.options.spatial_layers[-1]
-            self.teacher_layers["map"] = self.options.teacher_map_layer or teacher.options.spatial_layers[-1]
-            require_maps(self.backbone, [self.layers["map"]], "students.method.map_layer")
-            require_maps(teacher, [self.teacher_layers["map"]], inputs.teacher)
-            dims["map"] = (
-                self.backbone.shapes()[self.layers["map"]][0],
-                teacher.shapes()[self.teacher_layers["map"]][0],
-            )
+        further = zip(self.options.further_teachers, inputs.further_teachers, strict=True)
+        self._teachers: list[OnlineTeacher | None] = [
+            self._online,
+            *(OnlineTeacher(manifest, one.teacher_layer, one.teacher_pool) for one, manifest in further),
+        ]
+        self.terms = list(self._terms_of(0, self.options, inputs.teacher))
+        for number, one in enumerate(self.options.further_teachers, start=1):
+            self.terms += self._terms_of(number, one, inputs.further_teachers[number - 1])
         self.heads = nn.ModuleDict()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(inputs.spec.seed + 1)
-            for term in self.weights:
-                self.heads[term] = head_of(self.options, *dims[term])
-                self.register_buffer(f"{term}_chance", torch.zeros(()))
+            for term in self.terms:
+                self.heads[term.name] = head_of(self.options, *term.dims)
+                self.register_buffer(f"{term.name}_chance", torch.zeros(()))
                 if self.options.teacher_normalization != "none":
                     whiten = self.options.teacher_normalization == "whiten"
-                    self.register_buffer(f"{term}_mean", torch.zeros(dims[term][1]))
-                    self.register_buffer(f"{term}_scale", (torch.eye if whiten else torch.ones)(dims[term][1]))
+                    self.register_buffer(f"{term.name}_mean", torch.zeros(term.dims[1]))
+                    self.register_buffer(f"{term.name}_scale", (torch.eye if whiten else torch.ones)(term.dims[1]))
+
+    def _terms_of(
+        self, number: int, options: FeatureDistillation | FurtherTeacher, where: Path | None
+    ) -> Iterator[Term]:
+        suffix, teacher = str(number + 1) if number else "", self._teachers[number]
+        if options.pooled_weight:
+            layer, dim = (teacher.layer, teacher.dim) if teacher else ("", self.teacher_dim)
+            dims = self.student_dim, dim
+            pool = options.teacher_pool
+            yield Term(f"pooled{suffix}", False, options.pooled_weight, self.layer, number, layer, pool, dims)
+        if options.map_weight:
+            assert teacher is not None
+            network = teacher.model.backbone
+            layer = self.options.map_layer or self.backbone.options.spatial_layers[-1]
+            teacher_layer = options.teacher_map_layer or network.options.spatial_layers[-1]
+            require_maps(self.backbone, [layer], "students.method.map_layer")
+            require_maps(network, [teacher_layer], where)
+            dims = self.backbone.shapes()[layer][0], network.shapes()[teacher_layer][0]
+            yield Term(f"map{suffix}", True, options.map_weight, layer, number, teacher_layer, None, dims)
 
     @property
     def chance_loss(self) -> float:  # type: ignore[override]
-        """The loss of the teacher's mean feature, which `on_train_start` measures."""
-        return sum(weight * float(self.get_buffer(f"{term}_chance")) for term, weight in self.weights.items())
+        """The loss of the teachers' mean features, which `on_train_start` measures."""
+        return sum(term.weight * float(self.get_buffer(f"{term.name}_chance")) for term in self.terms)
 
     def forward(self, batch: Batch, rng: SampleRNG) -> dict[str, Tensor]:
         """Distances, averaged over the batch and the locations of maps, and their weighted sum."""
         views = self.views(batch, rng)
         targets = self.targets(batch, views)
-        features = self.backbone(normalize(views, self.normalization), [self.layers[term] for term in self.weights])
+        features = self.backbone(normalize(views, self.normalization), [term.layer for term in self.terms])
         losses = {}
-        for term, target in targets.items():
-            value = features[self.layers[term]]
-            value = _channels_last(value) if term == "map" else averaged(value)
-            student = self.heads[term](value.flatten(0, -2)).unflatten(0, value.shape[:-1]).float()
+        for term in self.terms:
+            value = features[term.layer]
+            value = _channels_last(value) if term.is_map else averaged(value)
+            student = self.heads[term.name](value.flatten(0, -2)).unflatten(0, value.shape[:-1]).float()
+            target = targets[term.name]
             with torch.autocast(views.device.type, enabled=False):
-                losses[term] = self.distance(term, resized(student, target), self.normalized(term, target))
-        loss = torch.stack([weight * losses[term] for term, weight in self.weights.items()]).sum()
-        return {"loss": loss, **{f"{term}_loss": value for term, value in losses.items()}}
+                losses[term.name] = self.distance(term, resized(student, target), self.normalized(term.name, target))
+        loss = torch.stack([term.weight * losses[term.name] for term in self.terms]).sum()
+        return {"loss": loss, **{f"{name}_loss": value for name, value in losses.items()}}
 
     def targets(self, batch: Batch, views: Tensor) -> dict[str, Tensor]:
-        """The teacher's features, float32: `pooled` (B, d) and `map` (B, H, W, d)."""
-        if "map" not in self.weights:
-            return {"pooled": self.teacher_features(batch, views)}
-        assert self._online is not None
-        maps = self._online.maps(views, [self.teacher_layers[term] for term in self.weights])
-        targets = {term: maps[self.teacher_layers[term]].float() for term in self.weights}
-        if "pooled" in targets:
-            targets["pooled"] = pooled(targets["pooled"], self.options.teacher_pool).flatten(1)
-        return targets | {"map": _channels_last(targets["map"])}
+        """The teachers' features of each term, float32: pooled (B, d), maps (B, H, W, d)."""
+        found: dict[str, Tensor] = {}
+        for number, teacher in enumerate(self._teachers):
+            terms = [term for term in self.terms if term.teacher == number]
+            if teacher is None:
+                found |= {term.name: self.teacher_features(batch, views) for term in terms}
+                continue
+            layers = teacher.maps(views, [term.teacher_layer for term in terms])
+            for term in terms:
+                value = layers[term.teacher_layer].float()
+                found[term.name] = _channels_last(value) if term.is_map else pooled(value, term.teacher_pool).flatten(1)
+        return found
 
     def normalized(self, term: str, target: Tensor) -> Tensor:
         """Features (..., d) of the teacher after `teacher_normalization`."""
@@ -111,9 +152,9 @@ class FeatureDistillationTask(DistillationTask):
         centered, scale = target - self.get_buffer(f"{term}_mean"), self.get_buffer(f"{term}_scale")
         return centered @ scale if scale.ndim == 2 else centered * scale
 
-    def distance(self, term: str, student: Tensor, teacher: Tensor) -> Tensor:
+    def distance(self, term: Term, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss of a term for features (..., d), a scalar."""
-        kind = self.options.loss if term == "pooled" else self.options.map_loss or self.options.loss
+        kind = (term.is_map and self.options.map_loss) or self.options.loss
         return feature_loss(kind, student.flatten(0, -2), teacher.flatten(0, -2))
 
     @torch.no_grad()
@@ -121,20 +162,21 @@ class FeatureDistillationTask(DistillationTask):
         """Measure the statistics of the teacher's features, then the loss of their mean."""
         normalizes = self.options.teacher_normalization != "none"
         means = {}
-        for term, (mean, covariance) in self._moments(index, devices, covariances=normalizes).items():
+        for name, (mean, covariance) in self._moments(index, devices, covariances=normalizes).items():
             if covariance is not None:
                 scale = scale_of(covariance, whiten=self.options.teacher_normalization == "whiten")
-                self.get_buffer(f"{term}_mean").copy_(mean)
-                self.get_buffer(f"{term}_scale").copy_(scale)
-            means[term] = self.normalized(term, mean.float().to(devices.device))
-        sums, count = dict.fromkeys(self.weights, 0.0), 0
+                self.get_buffer(f"{name}_mean").copy_(mean)
+                self.get_buffer(f"{name}_scale").copy_(scale)
+            means[name] = self.normalized(name, mean.float().to(devices.device))
+        sums, count = dict.fromkeys((term.name for term in self.terms), 0.0), 0
         for targets in self._sampled_targets(index, CHANCE_IMAGES, devices):
-            for term, target in targets.items():
-                teacher = self.normalized(term, target)
-                sums[term] += float(self.distance(term, means[term].expand_as(teacher), teacher)) * len(teacher)
+            for term in self.terms:
+                teacher = self.normalized(term.name, targets[term.name])
+                distance = self.distance(term, means[term.name].expand_as(teacher), teacher)
+                sums[term.name] += float(distance) * len(teacher)
             count += len(next(iter(targets.values())))
-        for term, total in sums.items():
-            self.get_buffer(f"{term}_chance").fill_(total / count)
+        for name, total in sums.items():
+            self.get_buffer(f"{name}_chance").fill_(total / count)
 
     def _sampled_targets(self, index: Index, count: int, devices: Devices) -> Iterator[dict[str, Tensor]]:
         for batch in self.sampled_batches(index, count, devices.workers):
