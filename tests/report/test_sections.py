@@ -65,8 +65,8 @@ def test_graph_connects_teacher_and_students(chain) -> None:
     assert nodes["second"].parents == [("student", "first"), ("index", "d")]
     assert nodes["d"].x < nodes["file"].x < nodes["first"].x < nodes["second"].x
     assert [title for _, title in flow.titles] == ["datasets", "pretexts", "students", "students, again"]
-    method = {"name": "feature-distillation", "teacher": "file", "further_teachers": [{"teacher": "first"}]}
-    chain.model("both", "student", {"method": method, "data": "d"}, trained=False)
+    further = {"name": "feature-distillation", "teacher": "file", "further_teachers": [{"teacher": "first"}]}
+    chain.model("both", "student", {"method": further, "data": "d"}, trained=False)
     (both,) = (node for node in lay_out(load_results(**chain.inputs)).nodes if node.name == "both")
     assert both.parents == [("pretext", "file"), ("student", "first"), ("index", "d")]
 
