@@ -87,4 +87,4 @@ def test_partial_report_leaves_out_what_is_outdated(folder: Path) -> None:
 def test_report_needs_a_spec_and_an_output(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--spec", "{}"], ["--output", "index.html"]):
         assert main(["report", *words]) == 1
-        assert "give --spec and --output, or --partial CONFIG" in capsys.readouterr().err
+        assert "give --spec or --set, and --output, or --partial CONFIG" in capsys.readouterr().err
