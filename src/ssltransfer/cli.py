@@ -104,14 +104,15 @@ class Stage:
         parser: argparse.ArgumentParser = commands.add_parser(self.name, help=self.help, description=self.help)
         required = self.partial is None
         parser.add_argument("--spec", help="options as one line of JSON (printed by Snakemake)")
-        parser.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            dest="options",
-            help="an option, such as k=100 or schedule.lr=0.1, instead of --spec or over it; may be repeated",
-        )
+        parser.set_defaults(options=[])
+        if self.parse is not str:  # the label stage takes the text of a clustering
+            parser.add_argument(
+                "--set",
+                action="append",
+                metavar="KEY=VALUE",
+                dest="options",
+                help="an option, such as k=100 or schedule.lr=0.1, instead of --spec or over it; may be repeated",
+            )
         parser.add_argument("--output", type=Path, required=required, help="the output file, written last")
         if self.partial:
             parser.add_argument("--partial", type=Path, metavar="CONFIG", help="instead: the results of a run so far")

@@ -26,7 +26,7 @@ from ssltransfer.config.base import ConfigError, explain
 from ssltransfer.config.tasks import TASKS, AnyTask
 from ssltransfer.data.loader import Batch, load_batches, training_keys
 from ssltransfer.tasks.pretext.base import PretextTask, build_task
-from ssltransfer.training.devices import plan_devices
+from ssltransfer.training.devices import Devices
 
 
 def pretext_task(task: str | Mapping[str, Any], backbone: str | Mapping[str, Any], *, seed: int = 0) -> PretextTask:
@@ -76,7 +76,7 @@ def batches(
     """
     index = images if isinstance(images, Index) else index_images(images, None)
     device = next(task.parameters()).device
-    task.on_train_start(index, plan_devices())
+    task.on_train_start(index, Devices(device, workers))
     keys = training_keys(len(index), batch_size, 0, int(epochs * len(index)) // batch_size, seed)
     for batch in load_batches(index, task.transform, keys, seed=seed, workers=workers, pin=device.type == "cuda"):
         yield batch.to(device)

@@ -35,17 +35,17 @@ def evaluated(chain: Any, output: Path, *, seeds: tuple[int, ...] = (0,), **opti
 def test_silhouette_worked_example() -> None:
     # Points 0 and 2 of one cluster, 10 of the other, which is alone: a = 2, b = 10 and 8, and 0 for a single point.
     rows = np.array([[0.0], [2.0], [10.0]])
-    assert silhouette(rows, np.array([0, 0, 1]), normalize=False) == pytest.approx(100 * (8 / 10 + 6 / 8 + 0) / 3)
-    assert silhouette(rows, np.zeros(3, int), normalize=False) == 0
-    assert silhouette(rows, np.arange(3), normalize=False) == 0
+    assert silhouette(rows, np.array([0, 0, 1]), normalize=False) == pytest.approx((8 / 10 + 6 / 8 + 0) / 3)
+    assert silhouette(rows, np.zeros(3, int), normalize=False) is None
+    assert silhouette(rows, np.arange(3), normalize=False) is None
 
 
 def test_silhouette_of_normalized_rows_ignores_their_lengths(rng: np.random.Generator) -> None:
     rows, labels = rng.normal(size=(40, 5)), rng.integers(0, 3, 40)
     longer = rows * rng.uniform(1, 9, (40, 1))
     same = silhouette(rows, labels, normalize=True)
-    assert silhouette(longer, labels, normalize=True) == pytest.approx(same, abs=1e-3)
-    assert silhouette(longer, labels, normalize=False) != pytest.approx(same, abs=1e-3)
+    assert silhouette(longer, labels, normalize=True) == pytest.approx(same, abs=1e-5)
+    assert silhouette(longer, labels, normalize=False) != pytest.approx(same, abs=1e-5)
 
 
 def test_stability_ignores_the_numbering_of_clusters() -> None:
@@ -69,7 +69,6 @@ def test_quality_equals_sklearn(chain: Any, tmp_path: Path) -> None:
             assert rand == pytest.approx(100 * np.mean(pairs), abs=1e-4)
     assert found.values["silhouette"] == found.values["k4-silhouette"] and found.chance == 0
     assert found.values["stability"] == found.values["k4-stability"]
-    assert [row["k"] for row in found.details["k_table"]] == [4, 7]
     assert set(found.datasets) == {"test"}
     (line,) = found.known_details.lines
     assert line.series["stability"] == ([4, 7], [found.values[f"k{k}-stability"][0] for k in (4, 7)])
@@ -80,7 +79,7 @@ def test_the_right_number_of_clusters_is_the_most_stable_and_compact() -> None:
     scores = {}
     for k in (3, 5, 9):
         runs = [kmeans(ArraySource(x), k, init="k-means++", seed=seed).labels for seed in range(4)]
-        scores[k] = silhouette(x, runs[0], normalize=False), stability(runs)
+        scores[k] = silhouette(x, runs[0], normalize=False) or 0.0, stability(runs)
     assert max(scores, key=lambda k: scores[k][0]) == max(scores, key=lambda k: scores[k][1]) == 5
     assert scores[5][1] == 100
 

@@ -242,8 +242,7 @@ def student_teacher(wildcards):
 
 def student_further_teachers(wildcards):
     """Teachers beside it."""
-    method = CONFIG.students[wildcards.student].method
-    return [model_of(name) for name in getattr(method, "further", ())]
+    return [model_of(name) for name in CONFIG.students[wildcards.student].method.further]
 
 
 def student_features(key):

@@ -92,7 +92,7 @@ class Config:
         """Models that must be made before a model: teacher, initial weights, the training of a snapshot."""
         spec = self.models[model]
         source = getattr(spec.task, "source", None) if isinstance(spec, Pretext) else None
-        further = spec.method.further if isinstance(spec, Student) and isinstance(spec.method, Distillation) else ()
+        further = spec.method.further if isinstance(spec, Student) else ()
         return [name for name in (self.teacher_of(model), *further, spec.init, source) if name is not None]
 
     def curator_of(self, dataset: str) -> Cluster | None:

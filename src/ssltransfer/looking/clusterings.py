@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import silhouette_score
 
 from ssltransfer.artifacts.index import Index
 from ssltransfer.artifacts.labels import Labels
 from ssltransfer.artifacts.manifest import ClusterManifest
+from ssltransfer.protocols.cluster_quality import silhouette
 from ssltransfer.report.clusterings import agreement
 
 
@@ -38,11 +38,6 @@ def clustering_rows(
     rows = []
     for name, manifest, labels in found:
         purity, _, nmi = agreement(labels.labels, index.labels) or (None, None, None)
-        points = features.astype(np.float32)
-        if manifest.spec.normalizes:
-            points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
-        drawn = labels.labels[samples]
-        is_divided = 1 < len(np.unique(drawn)) < len(drawn)
-        silhouette = float(silhouette_score(points, drawn)) if is_divided else None
-        rows.append(ClusteringRow(name, manifest, labels, labels.sizes, purity, nmi, silhouette))
+        compact = silhouette(features, labels.labels[samples], normalize=manifest.spec.normalizes)
+        rows.append(ClusteringRow(name, manifest, labels, labels.sizes, purity, nmi, compact))
     return sorted(rows, key=lambda row: (len(row.sizes), row.name))

@@ -17,7 +17,6 @@ from ssltransfer.config.base import USUAL_ASPECT
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.formats import AnyDataset, CurateOptions, Video
 from ssltransfer.config.formats.folders import FolderDataset
-from ssltransfer.config.methods import Distillation
 from ssltransfer.config.protocols import FeatureProtocol, TrainedProtocol
 from ssltransfer.config.tasks import Hog, MultiTask
 from ssltransfer.errors import UserError
@@ -219,7 +218,7 @@ def _student(config: Config, machine: Machine, name: str, student: Student) -> C
     backbone, schedule = student.backbone, student.schedule
     learned = getattr(student.method, "cluster", None) or config.teacher_features_of(name)
     teacher = None if learned else getattr(student.method, "teacher", None)
-    further = student.method.further if isinstance(student.method, Distillation) else ()
+    further = student.method.further
     needs = tuple(filter(None, (learned or teacher, *further, student.init, student.data)))
     n, reading = images(config, student.data), machine.images(config.datasets[student.data])
     seen = schedule.total_steps(n) * schedule.batch_size if n else None

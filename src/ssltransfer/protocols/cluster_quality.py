@@ -55,14 +55,13 @@ def evaluate(context: EvalContext) -> EvalResult:
             drawn = np.sort(np.random.default_rng(seed_of(seed, "silhouette", k)).permutation(n)[: sample_size(k)])
             rows = SubsetSource(store, drawn).read(slice(0, len(drawn)))
             found = {
-                "silhouette": silhouette(rows, runs[0].labels[drawn], normalize=options.l2_normalize),
+                "silhouette": percent(silhouette(rows, runs[0].labels[drawn], normalize=options.l2_normalize) or 0.0),
                 "stability": stability([one.labels for one in runs]),
             }
             values |= {f"k{k}-{name}": value for name, value in found.items()}
-            sizes = runs[0].sizes
-            table.append({"k": k, **found, "smallest": int(sizes.min()), "largest": int(sizes.max())})
+            table.append({"k": k, **found})
         first = {name: values[f"k{ks[0]}-{name}"] for name in ("silhouette", "stability")}
-        return SeedResult(first | values, 0.0, {"k_table": table, "lines": [figure(context, table)]})
+        return SeedResult(first | values, 0.0, {"lines": [figure(context, table)]})
 
     return run_seeds(context, run)
 
@@ -72,17 +71,17 @@ def sample_size(k: int) -> int:
     return max(IMAGES, IMAGES_PER_CLUSTER * k)
 
 
-def silhouette(rows: np.ndarray, labels: np.ndarray, *, normalize: bool) -> float:
-    """Mean silhouette coefficient of rows (N, D) with cluster labels (N,), in percent, by Euclidean distance.
+def silhouette(rows: np.ndarray, labels: np.ndarray, *, normalize: bool) -> float | None:
+    """Mean silhouette coefficient, from -1 to 1, of rows (N, D) with cluster labels (N,), by Euclidean distance.
 
-    0 if all rows have the same label, or each a label of its own.
+    None if all rows have the same label, or each a label of its own.
     """
     if not 1 < len(np.unique(labels)) < len(labels):
-        return 0.0
+        return None
     rows = rows.astype(np.float32)
     if normalize:
         rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return percent(silhouette_score(rows, labels))
+    return float(silhouette_score(rows, labels))
 
 
 def stability(runs: list[np.ndarray]) -> float:

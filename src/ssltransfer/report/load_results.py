@@ -85,9 +85,8 @@ class Results:
             teacher = self.teacher(spec)
             if any(features.file for features in self._teacher_features(spec)):
                 return "unranked"
-            teachers = {teacher, *(spec.method.further if isinstance(spec.method, Distillation) else ())} - {None}
-            labeled = {self.kind(one) for one in teachers if one} & {"unranked", "supervised"}
-            return "unranked" if labeled else "learned"
+            kinds = {self.kind(one) for one in (teacher, *spec.method.further) if one}
+            return "unranked" if kinds & {"unranked", "supervised"} else "learned"
         if isinstance(spec.task, ForeignWeights):
             return {None: "unranked", True: "supervised", False: "learned"}[spec.task.labels]  # type: ignore[return-value]
         if isinstance(spec.task, Snapshot):

@@ -23,3 +23,8 @@ class MethodOptions(Options):
         "warp-crop", description="warp-crop: 256x256 warp, random crop, flip (CaffeNet's recipe); none: center crop."
     )
     dropout: float = Field(0.5, ge=0, lt=1)
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of the models that teach beside `teacher`."""
+        return ()

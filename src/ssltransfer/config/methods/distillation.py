@@ -23,11 +23,6 @@ class Distillation(MethodOptions):
     )
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    @property
-    def further(self) -> tuple[str, ...]:
-        """Names of the models that teach beside `teacher`."""
-        return ()
-
 
 class ContrastWithOthers(Distillation):
     """Options of the methods that compare an image with many others of the dataset.
