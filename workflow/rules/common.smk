@@ -242,7 +242,9 @@ def student_teacher(wildcards):
 
 def student_further_teachers(wildcards):
     """Teachers beside it."""
-    return [model_of(name) for name in CONFIG.students[wildcards.student].method.further]
+    return [
+        model_of(name) for name in CONFIG.students[wildcards.student].method.further
+    ]
 
 
 def student_features(key):
