@@ -15,9 +15,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo results weights test test-all test-long check platforms bench gpu-check docs docs-images lock clean
 
+# Two trainings at a time, with half of the cores each: small networks use many cores badly.
+HALF := $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 )))
 demo: .venv/ready
 	@$(BIN)/snakemake --cores all --configfile config/demo.yaml --resources gpu=2 \
-		--set-threads index=1 features=1 cluster=1 label=1 evaluate=1
+		--set-threads index=1 pretext=$(HALF) features=1 cluster=1 label=1 student=$(HALF) evaluate=1
 	@echo "The report: $(CURDIR)/results/demo/report/index.html"
 
 # A study of docs/results.md from scratch, on two cores: demo takes half an hour, noroozi2018 needs images and hours.
@@ -40,7 +42,7 @@ test: .venv/ready
 	$(BIN)/pytest $(PARALLEL)
 
 test-all: check test
-	$(BIN)/pytest $(PARALLEL) --no-loadscope-reorder -m "slow and not real"
+	$(BIN)/pytest $(PARALLEL) --no-loadscope-reorder -m "slow and not real" --durations=40
 	$(BIN)/pytest -m slurm
 
 test-long: .venv/ready

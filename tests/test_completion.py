@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import select
 import shutil
 import subprocess
 from pathlib import Path
@@ -41,10 +45,29 @@ def test_bash_completes(words: list[str], expected: list[str], script: str) -> N
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="no zsh")
-def test_zsh_reads_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("typed", "expected"), [("sta", b"status "), ("init dis", b"init distill ")])
+def test_zsh_completes(typed: str, expected: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a terminal: what is typed before the tab key is completed on the same line."""
     assert main(["completion", "zsh"]) == 0
     (tmp_path / "script").write_text(capsys.readouterr().out)
-    run = subprocess.run(
-        ["zsh", "-fc", f"autoload -U compinit && compinit -D; . {tmp_path}/script"], capture_output=True
-    )
-    assert (run.returncode, run.stderr) == (0, b"")
+    terminal, inside = pty.openpty()
+    shell = subprocess.Popen(["zsh", "-fi"], stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
+    os.close(inside)
+    try:
+        ready = f"autoload -U compinit && compinit -D; . {tmp_path}/script; echo rea''dy\n"
+        os.write(terminal, ready.encode())
+        read_until(terminal, b"ready")
+        os.write(terminal, f"ssltransfer {typed}\t".encode())
+        read_until(terminal, b"ssltransfer " + expected)
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(terminal)
+
+
+def read_until(terminal: int, wanted: bytes) -> None:
+    """Read what a terminal shows until it shows `wanted`, marks of the cursor apart."""
+    shown = b""
+    while wanted not in re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]|[\x07\x08\r]", b"", shown):
+        assert select.select([terminal], [], [], 20)[0], shown
+        shown += os.read(terminal, 4096)

@@ -463,6 +463,9 @@ def _add_utility_commands(commands: Any) -> None:
     )
     parser.add_argument("--images", type=Path, help="show a model on this folder (default: its training images)")
     parser.add_argument("--html", type=Path, help="the page (default: in the folder of the report)")
+    parser.add_argument(
+        "--projection", choices=("pca", "tsne", "umap"), default="tsne", help="of the map of features (default: tsne)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the images drawn from a large dataset (default: 0)")
     parser.set_defaults(call=_look)
     parser = commands.add_parser("completion", help="a script that completes commands and names in your shell")
@@ -655,7 +658,9 @@ def _look(arguments: argparse.Namespace) -> None:
     if arguments.html and len(arguments.results) > 1:
         raise UserError(f"--html {arguments.html}: one page for {len(arguments.results)} results; name one result.")
     for result in arguments.results:
-        page = look(result, arguments.html, images=arguments.images, seed=arguments.seed)
+        page = look(
+            result, arguments.html, images=arguments.images, projection=arguments.projection, seed=arguments.seed
+        )
         print(f"{page}: {page.stat().st_size / 1e6:.1f} MB")
 
 

@@ -22,7 +22,7 @@ from ssltransfer.kmeans.points import SubsetSource
 from ssltransfer.logs import logger
 from ssltransfer.looking.clusterings import ClusteringRow, clustering_rows
 from ssltransfer.looking.color_maps import colored_layers
-from ssltransfer.looking.feature_map import project
+from ssltransfer.looking.feature_map import Projection, project
 from ssltransfer.looking.gallery import COLUMNS, MAX_BYTES, build_gallery
 from ssltransfer.looking.neighbors import duplicate_groups, duplicate_level, find_neighbors, outliers
 from ssltransfer.report.page import make_environment
@@ -54,6 +54,7 @@ def look(
     page: Path | None = None,
     *,
     images: Path | None = None,
+    projection: Projection = "tsne",
     seed: int = 0,
     threads: int | None = None,
 ) -> Path:
@@ -69,6 +70,7 @@ def look(
             `ssltransfer embed`. A clustering is shown on its own dataset, labels on theirs.
         page: default: in the report's folder of the same results, or beside the file of embeddings.
         images: a folder or archive, or an image, to show a model on; default: its training images.
+        projection: of the map of features.
         seed: of the images that are drawn from a large dataset.
         threads: of the CPU; default: all.
 
@@ -78,6 +80,7 @@ def look(
     Raises:
         ArtifactError: not such a result, or its images, labels or features are missing or belong to other images.
         LayerError: a model without maps.
+        MissingExtraError: the projection `umap` without its package.
     """
     path = (result / "manifest.json" if (result / "manifest.json").is_file() else result).resolve()
     kind = _kind(path)
@@ -88,11 +91,11 @@ def look(
         html = _model_page(path, images, seed, threads)
     elif kind == "embeddings":
         page = page or path.with_suffix(".html")
-        html = _features_page(_embeddings(path), seed, threads)
+        html = _features_page(_embeddings(path), projection, seed, threads)
     elif kind == "features":
         features = _stored(path)
         page = page or path.parents[3] / "report" / "features" / features.name / f"{features.dataset}.html"
-        html = _features_page(features, seed, threads)
+        html = _features_page(features, projection, seed, threads)
     else:
         labels = path if kind == "labels" else _labels_of(path)
         results, name, dataset = labels.parents[2], labels.parent.name, labels.stem
@@ -207,7 +210,7 @@ def _gallery_page(results: Path, name: str, dataset: str, file: Path, threads: i
     )
 
 
-def _features_page(features: _Features, seed: int, threads: int | None) -> str:
+def _features_page(features: _Features, projection: Projection, seed: int, threads: int | None) -> str:
     index, source = features.index, features.source
     n, devices = len(index), plan_devices(threads)
     drawn = _draw(n, MAPPED, seed)
@@ -229,7 +232,8 @@ def _features_page(features: _Features, seed: int, threads: int | None) -> str:
         title=f"Features {features.name}",
         features=features,
         index=index,
-        map=_map(index, drawn, rows, clusterings, seed, threads),
+        map=_map(index, drawn, project(rows, seed, projection), clusterings, threads),
+        projection=projection,
         mapped=len(drawn),
         clusterings=clusterings,
         compared=len(compared),
@@ -254,10 +258,9 @@ def _draw(n: int, most: int, seed: int) -> np.ndarray:
 
 
 def _map(
-    index: Index, drawn: np.ndarray, rows: np.ndarray, clusterings: list[ClusteringRow], seed: int, threads: int | None
+    index: Index, drawn: np.ndarray, places: np.ndarray, clusterings: list[ClusteringRow], threads: int | None
 ) -> dict[str, Any]:
     """What the script of the page draws: places, names, groups to color by, and sheets of thumbnails."""
-    places = project(rows, seed)
     colorings: list[dict[str, Any]] = []
     if index.has_labels:
         colorings.append({"name": "class", "of": index.labels[drawn].tolist(), "names": index.classes})
