@@ -128,16 +128,18 @@ def _of_spec(owner: type[BaseModel], key: str) -> list[Any]:
 
 
 def test_compress_example_of_maps_is_valid() -> None:
-    (block,) = (
-        block
+    block, headless = (
+        yaml.safe_load(textwrap.dedent(block))
         for block in re.findall(r"(?:^ {4}.*\n)+", (ROOT / "docs/compress.md").read_text(), re.MULTILINE)
         if "feature-distillation" in block
     )
     images = {"datasets": {"images": {"format": "folder", "root": "images"}}}
-    config = complete(images | yaml.safe_load(textwrap.dedent(block)))
+    config = complete(images | block)
     method = config.students["student"].method
     assert isinstance(method, FeatureDistillation)
     assert config.model("dino").backbone.spatial_layers == ("norm",) and method.teacher_layer == "norm.cls"
+    block["students"]["student"] |= headless["students"]["student"]
+    assert complete(images | block).model("student").layers[-1] == "representation"
 
 
 @pytest.mark.parametrize("path", READ, ids=lambda path: path.name)

@@ -34,7 +34,8 @@ from tests.helpers.networks import shaken
 OPTIONS: list[BackboneOptions] = [
     kind.model_validate({}) for kind in BACKBONES if kind.is_network and not issubclass(kind, LibraryModel)
 ]
-OPTIONS += [AlexNetDeepCluster(sobel=True), Vgg16(bn=False), ResNet50V2(embed_dim=64)]
+OPTIONS += [AlexNetDeepCluster(sobel=True), Vgg16(bn=False), ResNet50V2(embed_dim=64), ResNet18(embed_dim=64)]
+OPTIONS += [MobileNetV2(embed_dim=64)]
 SMALL = [option.model_copy(update={"width_mult": 0.125, "img_size": 64}) for option in OPTIONS]
 names = pytest.mark.parametrize
 
@@ -211,9 +212,10 @@ def test_forward_stops_after_the_last_requested_layer(options: BackboneOptions):
 # Layers that no ReLU ends: their ReLU comes after pooling, in the next unit, or not at all.
 BARE = {
     "resnet101-v2": ("conv1",),
+    "resnet18": ("representation",),
     "resnet50-v2": ("conv1", "representation"),
     "revnet50": ("conv1", "block1", "block2", "block3"),
-    "mobilenet-v2": ("block1", "block2", "block3", "block4"),
+    "mobilenet-v2": ("block1", "block2", "block3", "block4", "representation"),
 }
 
 
@@ -238,7 +240,7 @@ def test_width_mult_scales_the_channels_of_every_layer(options: BackboneOptions)
     if options.name == "mobilenet-v2":
         # torchvision's rounding never takes off more than a tenth; 1280 stay 1280.
         assert half.pop("block1")[0] == 16 and full.pop("block1")[0] == 24
-        kept = {"conv18": 1, "pool": 1}
+        kept |= {"conv18": 1, "pool": 1}
     assert {name: (shape[0] // kept.get(name, 2), *shape[1:]) for name, shape in full.items()} == half
 
 

@@ -281,7 +281,7 @@ def test_tokens_match_timm_as_maps(model: str, size: int, prefixes: int) -> None
     last = "blocks.11"
     names = [last, f"{last}.mean", *(f"{last}.{'cls' if i == 0 else f'prefix{i}'}" for i in range(prefixes))]
     options = Timm(model=model, return_nodes=tuple(names), img_size=size)
-    assert options.spatial_layers == (last,) and options.flat_layers == (*names[1:], "pool")
+    assert options.spatial_layers == (last,)
     backbone: Any = build_backbone(options, include_top=True, seed=3).eval()
     x = noise(2, 3, size, size)
     with torch.no_grad():
@@ -350,3 +350,40 @@ def test_maps_of_sam_are_channels_first() -> None:
         (wanted,) = backbone.network.forward_intermediates(x, indices=[0], intermediates_only=True)
         assert torch.equal(backbone(x, ["blocks.0"])["blocks.0"], wanted)
     assert backbone.shapes()["blocks.0"] == (768, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Torchvision(model="shufflenet_v2_x0_5", img_size=64, embed_dim=12),
+        Timm(model="vit_tiny_patch16_224", return_nodes=("blocks.3",), img_size=64, embed_dim=12),
+    ],
+    ids=lambda o: o.name,
+)
+def test_representation_is_linear_in_pool_and_keeps_the_library_names(options: Any, tmp_path: Path) -> None:
+    backbone: Any = build_backbone(options, include_top=True, seed=3).eval()
+    plain = build_backbone(options.model_copy(update={"embed_dim": None}), include_top=True, seed=3).eval()
+    assert options.layers == (*options.return_nodes, "pool", "representation")
+    x = noise(2, 3, 64, 64)
+    with torch.no_grad():
+        found = backbone(x, backbone.layers)
+        assert torch.equal(found["pool"], plain(x)["pool"]) and found["representation"].shape == (2, 12)
+        wanted = found["pool"] @ backbone.representation.weight.T + backbone.representation.bias
+        torch.testing.assert_close(found["representation"], wanted)
+        assert list(backbone(x)) == ["representation"]
+        assert torch.equal(backbone(x)["representation"], found["representation"])
+    names = list(backbone.state_dict())
+    assert names == [*plain.state_dict(), "representation.weight", "representation.bias"]
+    backbone.load_state_dict(build_backbone(options, include_top=True, seed=4).state_dict())
+    with WorkDir("pretext", tmp_path / "m" / "manifest.json", "{}", {}) as work:
+        work.finish(write_model(tmp_path / "m", backbone, "imagenet", {}))
+    again = read_model(tmp_path / "m" / "manifest.json").backbone
+    with torch.no_grad():
+        assert torch.equal(
+            again(x)["representation"], backbone.to(memory_format=torch.channels_last)(x)["representation"]
+        )
+
+
+def test_a_module_named_representation_is_refused_as_a_layer() -> None:
+    with pytest.raises(ValidationError, match="`embed_dim` adds `representation`"):
+        Torchvision(model="resnet18", return_nodes=("representation",))

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ssltransfer.artifacts.files import ArtifactError, file_digest, read_json
 from ssltransfer.artifacts.index import read_index
+from ssltransfer.config.backbones import ResNet18
 from ssltransfer.config.entities import Pretext, Student
+from ssltransfer.models.build import build_backbone
 from ssltransfer.models.export import export, init_of, teachers_of
 from ssltransfer.models.weights import read_model, start_from, write_weights
 from ssltransfer.stages import pretext, student
@@ -130,6 +133,20 @@ def test_init_reaches_the_momentum_encoder(tmp_path: Path, source: Path, objects
     encoder = task.momentum_encoder["backbone"]  # type: ignore[index]
     write_weights(tmp_path / "slow.safetensors", encoder)  # type: ignore[arg-type]
     assert (tmp_path / "slow.safetensors").read_bytes() == weights(source)
+
+
+def test_init_leaves_the_representation_random(tmp_path: Path):
+    """A model without `embed_dim` starts one that has it."""
+    source = tmp_path / "pretext/source/manifest.json"
+    options = ResNet18(width_mult=0.125, img_size=64)
+    spec = Pretext.model_validate({"task": "random", "backbone": options.model_dump(), "seed": 3})
+    pretext.run(spec, output=source, threads=1)
+    given = read_model(source).backbone
+    backbone = build_backbone(options.model_copy(update={"embed_dim": 8}), include_top=False, seed=4)
+    before = backbone.get_parameter("representation.weight").clone()
+    start_from(backbone, source)
+    assert torch.equal(backbone.get_parameter("representation.weight"), before)
+    assert all(torch.equal(backbone.state_dict()[name], value) for name, value in given.state_dict().items())
 
 
 def test_spec_without_init_keeps_its_canonical_text():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssltransfer.config.backbones.base import BackboneOptions, BatchNormOptions
+from ssltransfer.config.backbones.base import BackboneOptions, BatchNormOptions, EmbeddingOptions
 from ssltransfer.errors import UserError
 from ssltransfer.registry import Registry
 
@@ -45,6 +45,11 @@ class Backbone(nn.Module, ABC):
     def include_top(self) -> bool:
         """Whether it has all layers of its options."""
         return self.layers == self.options.layers
+
+    def add_representation(self, channels: int) -> None:
+        """Add the linear layer `representation` to the vector before it, if the options have `embed_dim`."""
+        if isinstance(self.options, EmbeddingOptions) and self.options.embed_dim:
+            self.representation = nn.Linear(channels, self.options.embed_dim)
 
     def require(self, layers: Sequence[str], where: object) -> None:
         """Raise `LayerError`, whose message begins with `where`, if one of these layers does not exist."""

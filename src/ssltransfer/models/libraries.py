@@ -26,10 +26,11 @@ _KINDS = ("weight", "bias", "running_mean", "running_var")
 class Library(Backbone):
     """A network of a library without its classifier.
 
-    Layers: modules by their paths, each with its output at its first call, a map (B, C, H, W) or a vector (B, C); pool,
-    the output of the network without classifier. Tokens (B, N, C) are maps without the prefix tokens; suffixes of the
-    path select a token or the mean (`config.TOKENS`). Tensors have the library's names. The weights are initialized by
-    the library, because Kaiming's initialization does not suit all of its networks.
+    Layers: modules by their paths, each with its output at its first call, a map (B, C, H, W) or a vector (B, C).
+    pool is the output of the network without classifier, and representation, with `embed_dim`, is linear in it. Tokens
+    (B, N, C) are maps without the prefix tokens; suffixes of the path select a token or the mean (`config.TOKENS`).
+    Tensors have the library's names. The weights are initialized by the library, because Kaiming's initialization does
+    not suit all of its networks.
 
     Raises:
         LayerError: the network has no such module.
@@ -47,6 +48,17 @@ class Library(Backbone):
             path, _ = _path_and_token(layer)
             if path not in paths:
                 raise LayerError(f"{options.model} has no module {path!r}{suggest(path, filter(None, paths))}")
+        if options.embed_dim:
+            if hasattr(network, "representation"):
+                raise LayerError(f"{options.model} has a module `representation` already; remove `embed_dim`.")
+            image = torch.zeros(1, 3, options.img_size, options.img_size, device=next(network.parameters()).device)
+            with torch.no_grad():
+                self.add_representation(self.output(network.eval()(image)).shape[1])
+            network.train()
+
+    def output(self, features: Tensor) -> Tensor:
+        """The output of the network, `pool`."""
+        return features
 
     def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """See `Backbone`.
@@ -54,29 +66,34 @@ class Library(Backbone):
         Raises:
             LayerError: the network has no such layer, or its output is neither a map nor a vector nor tokens of a map.
         """
-        names = list(layers) if layers is not None else ["pool"]
+        names = list(layers) if layers is not None else [self.layers[-1]]
         self.require(names, self.options.name)
+        wanted = [name for name in names if name != "representation"]
+        if "representation" in names and "pool" not in names:
+            wanted.append("pool")
         features: dict[str, Tensor] = {}
         hooks = [
             self.network.get_submodule(_path_and_token(layer)[0]).register_forward_hook(
-                partial(self._record, features, layer, names, (x.shape[2], x.shape[3]))
+                partial(self._record, features, layer, wanted, (x.shape[2], x.shape[3]))
             )
-            for layer in names
+            for layer in wanted
             if layer != "pool"
         ]
         try:
             pool = self.network(x)
-            if "pool" in names:
-                features["pool"] = pool
+            if "pool" in wanted:
+                features["pool"] = self.output(pool)
         except StopForward:
             pass
         finally:
             for hook in hooks:
                 hook.remove()
-        for layer in names:
+        for layer in wanted:
             if layer not in features:
                 raise LayerError(f"{self.options.name}: {layer} is not called in the forward pass; remove it.")
-        return {layer: features[layer] for layer in self.layers if layer in features}
+        if "representation" in names:
+            features["representation"] = self.representation(features["pool"])
+        return {layer: features[layer] for layer in self.layers if layer in names}
 
     def _record(
         self,
@@ -188,12 +205,14 @@ def _selected(out: Tensor, prefix: Tensor | None, layer: str, name: str) -> Tens
 def _unwrap_names(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     """Use the library's tensor names, so that published weights fit."""
     wrapped = f"{prefix}network."
-    for name in [name for name in state if name.startswith(wrapped)]:
-        state[prefix + name.removeprefix(wrapped)] = state.pop(name)
+    for name in [name for name in state if name.startswith(prefix)]:  # all of them, which keeps their order
+        value = state.pop(name)
+        state[prefix + name.removeprefix(wrapped) if name.startswith(wrapped) else name] = value
 
 
 def _wrap_names(module: nn.Module, state: dict[str, Any], prefix: str, *others: Any) -> None:
-    for name in [name for name in state if name.startswith(prefix)]:
+    own = tuple(f"{prefix}{name}." for name, _ in module.named_children() if name != "network")
+    for name in [name for name in state if name.startswith(prefix) and not name.startswith(own)]:
         state[f"{prefix}network.{name.removeprefix(prefix)}"] = state.pop(name)
 
 
@@ -338,12 +357,10 @@ class Custom(Library):
     def __init__(self, options: config.Custom, *, include_top: bool = True, dropout: float = 0.0):
         super().__init__(options, _own_network(options), include_top=include_top)
 
-    def forward(self, x: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def output(self, features: Any) -> Tensor:
         """See `Library`."""
-        features = super().forward(x, layers)
-        found: Any = features.get("pool")
-        if found is not None and not (isinstance(found, Tensor) and found.ndim == 2):
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if not (isinstance(features, Tensor) and features.ndim == 2):
+            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise LayerError(f"{self.options.slug}: the network returns {shape}; return features of shape (B, C).")
         return features
 

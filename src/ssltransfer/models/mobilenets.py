@@ -22,8 +22,9 @@ class MobileNetV2(Backbone):
     """Sandler et al. 2018; protocols 2.7.
 
     Layers: conv1 (after ReLU6), block1..block4 (the last unit of 24, 32, 96 and 320 channels at strides 4, 8, 16 and
-    32, linear), conv18 (1280 channels after ReLU6), pool (global average, a vector). As in torchvision, channels are
-    rounded to multiples of 8, and a network with width_mult < 1 keeps the 1280 (Sandler et al. 2018, section 4).
+    32, linear), conv18 (1280 channels after ReLU6), pool (global average, a vector). representation, with `embed_dim`,
+    is a linear function of pool. As in torchvision, channels are rounded to multiples of 8, and a network with
+    width_mult < 1 keeps the 1280 (Sandler et al. 2018, section 4).
     """
 
     def __init__(self, options: config.MobileNetV2, *, include_top: bool = True, dropout: float = 0.0):
@@ -32,10 +33,13 @@ class MobileNetV2(Backbone):
         if options.stem_stride:
             self.features[0][0].stride = (options.stem_stride,) * 2
         self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.add_representation(self.features[-1].out_channels)
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """See `Backbone`."""
         if layer == "pool":
             return self.avgpool(x).flatten(1)
+        if layer == "representation":
+            return self.representation(x)
         start, stop = _SPANS[layer]
         return self.features[start:stop](x)

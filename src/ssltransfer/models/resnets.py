@@ -9,7 +9,10 @@ from ssltransfer.models.backbone import BACKBONES, Backbone, scaled
 
 @BACKBONES.register(config.ResNet18, config.ResNet50)
 class ResNet(Backbone):
-    """Layers: conv1 (after ReLU, before pooling), block1..block4 (after ReLU), pool (global average, a vector)."""
+    """Layers: conv1 (after ReLU, before pooling), block1..block4 (after ReLU), pool (global average, a vector).
+
+    representation, with `embed_dim`, is a linear function of pool.
+    """
 
     def __init__(self, options: config.ResNet, *, include_top: bool = True, dropout: float = 0.0):
         super().__init__(options, include_top=include_top)
@@ -35,6 +38,7 @@ class ResNet(Backbone):
                 channels = out
             self.add_module(f"layer{number}", nn.Sequential(*units))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.add_representation(channels)
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:
         """See `Backbone`."""
@@ -42,6 +46,8 @@ class ResNet(Backbone):
             return self.relu(self.bn1(self.conv1(x)))
         if layer == "pool":
             return self.avgpool(x).flatten(1)
+        if layer == "representation":
+            return self.representation(x)
         if layer == "block1":
             x = self.maxpool(x)
         return self.get_submodule(f"layer{layer[-1]}")(x)

@@ -44,8 +44,7 @@ class ResNetV2(Backbone):
             self.add_module(f"block{number}", nn.Sequential(first, *others))
             self.add_module(f"norm{number}", nn.BatchNorm2d(channels))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        if options.embed_dim:
-            self.representation = nn.Linear(channels, options.embed_dim)
+        self.add_representation(channels)
         if isinstance(options, BatchNormOptions):
             apply_batch_norm_options(self, options)
         self._without_relu = () if options.last_relu else (options.spatial_layers[-1],)

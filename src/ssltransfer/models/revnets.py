@@ -43,8 +43,7 @@ class RevNet(Backbone):
         self.norm = nn.BatchNorm2d(channels)
         self.last = nn.ReLU(inplace=True) if options.last_relu else nn.Identity()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        if options.embed_dim:
-            self.representation = nn.Linear(channels, options.embed_dim)
+        self.add_representation(channels)
         apply_batch_norm_options(self, options)
 
     def forward_layer(self, layer: str, x: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ def read_model(manifest: Path, device: torch.device | str = "cpu") -> Pretrained
 def start_from(backbone: Backbone, manifest: Path) -> PretrainedModel:
     """Give a backbone, in place, the weights of a model, which is returned.
 
-    Fully-connected layers that the model lacks keep their random weights.
+    Fully-connected layers and the `representation` that the model lacks keep their random weights.
 
     Raises:
         ArtifactError: the model is of another architecture or size.
@@ -163,14 +163,15 @@ def start_from(backbone: Backbone, manifest: Path) -> PretrainedModel:
     model = read_model(manifest)
     given, own = model.backbone.state_dict(), backbone.state_dict()
     fresh, unused = own.keys() - given.keys(), given.keys() - own.keys()
-    only_top = not (fresh and model.backbone.include_top) and not (unused and backbone.include_top)
+    embedding = {name for name in fresh if name.startswith("representation.")}
+    only_top = not (fresh - embedding and model.backbone.include_top) and not (unused and backbone.include_top)
     if not only_top or any(given[name].shape != own[name].shape for name in own.keys() & given.keys()):
         raise ArtifactError(
             f"{manifest}: a {model.backbone.options.slug}, whose weights do not fit a {backbone.options.slug}; start "
             "from a model with the same backbone."
         )
     backbone.load_state_dict(own | {name: given[name] for name in own.keys() & given.keys()})
-    kept = ", without its fully-connected layers, which are random" if fresh else ""
+    kept = f", without {', '.join(sorted({name.partition('.')[0] for name in fresh}))}: random" if fresh else ""
     logger.info(f"initial weights of {model.name}{kept}")
     return model
 

@@ -29,6 +29,7 @@ from ssltransfer.tasks.distillation.feature_distillation import (
 )
 from ssltransfer.tasks.student import StudentInputs
 from ssltransfer.training.devices import Devices
+from ssltransfer.training.task import TrainingError
 
 from .conftest import TEACHER, InputsMaker, spec_of
 
@@ -200,6 +201,32 @@ def test_terms_of_weight_zero_are_not_computed(
     assert gradient is not None and gradient.abs().max() > 0
 
 
+def test_without_a_head_the_student_gives_the_feature_of_the_teacher(make_given: InputsMaker, solver: Path) -> None:
+    """Maps and further teachers have linear heads."""
+    method = {**BOTH, "head": "none", "further_teachers": [{"teacher": "s", "teacher_layer": "fc7"}]}
+    given = make_given(method, ResNet18(width_mult=0.125, img_size=64, embed_dim=64))
+    task = FeatureDistillationTask(replace(given, further_teachers=(solver,))).eval()
+    assert task.layer == "representation"
+    kinds = {name: type(head).__name__ for name, head in task.heads.items()}
+    assert kinds == {"pooled": "Identity", "map": "Linear", "pooled2": "Linear"}
+    batch = batch_of(task, given, 16)
+    views = task.views(batch, batch.rng(0))
+    assert task._online is not None
+    with torch.no_grad():
+        found = task(batch, batch.rng(0))
+        student = task.backbone(normalize(views, task.normalization))["representation"]
+        teacher = task._online(views)
+    assert found["pooled_loss"].item() == pytest.approx(
+        plain_loss("cosine", student.numpy(), teacher.numpy()), rel=1e-5
+    )
+
+
+def test_without_a_head_other_dimensions_are_refused(make_given: InputsMaker) -> None:
+    wanted = r"layer pool of the student has 128 dimensions, and the teacher's feature 64; set `embed_dim: 64`"
+    with pytest.raises(TrainingError, match=wanted):
+        FeatureDistillationTask(make_given({**BOTH, "head": "none"}, ResNet18(width_mult=0.25, img_size=64)))
+
+
 def test_several_teachers_add_their_losses(make_given: InputsMaker, teacher: Path, solver: Path) -> None:
     """Each term of the second teacher is what it would be alone, with the same head."""
     options = {
@@ -288,7 +315,9 @@ def test_vectors_are_refused_as_maps(make_given: InputsMaker) -> None:
         ({"map_loss": "l2"}, "`map_loss` is not used"),
         ({"pooled_weight": 0, "map_weight": 1, "layer": "fc7"}, "`layer` is not used with a `pooled_weight` of 0"),
         ({"map_weight": 1, "precompute_teacher": True}, "maps cannot be precomputed"),
-        ({"head": "linear", "hidden_dim": 8}, "`hidden_dim` is not used by a linear head"),
+        ({"head": "linear", "hidden_dim": 8}, "`hidden_dim` is not used without an mlp"),
+        ({"head": "none", "pooled_weight": 0, "map_weight": 1}, "give `pooled_weight`"),
+        ({"head": "none", "teacher_normalization": "whiten"}, "remove `teacher_normalization`"),
         (
             {"further_teachers": [{"teacher": "s"}], "precompute_teacher": True},
             "several teachers cannot be precomputed",

@@ -132,3 +132,12 @@ def test_weights_of_another_network_are_refused_before_they_are_fetched() -> Non
         ArtifactError, match=r"torchvision/resnet34\.IMAGENET1K_V1 has no tensor layer1.0.conv1.weight of shape"
     ):
         check_pretrained(spec_of("torchvision/resnet34", backbone="resnet50"))
+
+
+def test_published_weights_have_no_representation() -> None:
+    backbone = {"name": "timm", "model": "test_vit.r160_in1k", "img_size": 96, "embed_dim": 8}
+    spec = Pretext.model_validate({"task": "pretrained", "backbone": backbone})
+    with pytest.raises(
+        ArtifactError, match=r"has no tensor representation.weight of shape \(8, 64\), which the backbone"
+    ):
+        check_pretrained(spec)

@@ -124,6 +124,24 @@ class BackboneOptions(Options):
         return "-".join([self.name, *(_slug_part(key, differing[key]) for key in keys if key in differing)])
 
 
+class EmbeddingOptions(BackboneOptions):
+    """Networks that end with a vector, and may add an embedding of any size to it.
+
+    Attributes:
+        own_layers: names of the layers before it, in order.
+    """
+
+    embed_dim: int | None = Field(
+        None, ge=1, description="Size of a linear layer after the last one, `representation`; null: no such layer."
+    )
+    own_layers: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def base_layers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """`own_layers` and, with `embed_dim`, representation."""
+        return (*self.own_layers, "representation") if self.embed_dim else self.own_layers
+
+
 class BatchNormOptions(BackboneOptions):
     """Networks published in TensorFlow: batch norms with eps 1e-3 and slow running statistics."""
 

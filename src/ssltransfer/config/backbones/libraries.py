@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ssltransfer.config.backbones.base import BackboneOptions
+from ssltransfer.config.backbones.base import EmbeddingOptions
 from ssltransfer.config.base import content_digest
 
 TOKENS = re.compile(r"^(?P<path>.+)\.(?P<token>cls|mean|prefix\d+)$")
 
 
-class LibraryModel(BackboneOptions):
+class LibraryModel(EmbeddingOptions):
     """Options of networks of other libraries: any of their modules as layers, and `pool`, the classifier's input.
 
     Tokens are maps without the prefix tokens (class, registers). A suffix of the module's path makes them vectors:
@@ -33,20 +33,23 @@ class LibraryModel(BackboneOptions):
     supports_layerwise_forward = False
 
     @property
-    def base_layers(self) -> tuple[str, ...]:  # type: ignore[override]
+    def own_layers(self) -> tuple[str, ...]:  # type: ignore[override]
         """`return_nodes`, and `pool`."""
         return (*self.return_nodes, "pool")
 
     @property
     def flat_layers(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Single tokens and means, and `pool`."""
-        return (*filter(TOKENS.match, self.return_nodes), "pool")
+        """Single tokens and means, `pool` and `representation`."""
+        return (*filter(TOKENS.match, self.return_nodes), "pool", "representation")
 
     @field_validator("return_nodes")
     @classmethod
     def _check_unique(cls, return_nodes: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(return_nodes)) < len(return_nodes) or "pool" in return_nodes:
-            raise ValueError("name each module once; `pool`, the classifier's input, is always a layer")
+        if len(set(return_nodes)) < len(return_nodes) or {"pool", "representation"} & set(return_nodes):
+            raise ValueError(
+                "name each module once; `pool`, the classifier's input, is always a layer, and `embed_dim` adds "
+                "`representation`"
+            )
         return return_nodes
 
     @model_validator(mode="after")

@@ -2,16 +2,16 @@
 
 from typing import Literal
 
-from ssltransfer.config.backbones.base import BackboneOptions
+from ssltransfer.config.backbones.base import EmbeddingOptions
 from ssltransfer.config.backbones.resnets import BLOCKS
 
 
-class MobileNetV2(BackboneOptions):
+class MobileNetV2(EmbeddingOptions):
     """torchvision's MobileNetV2 (CompRess's small student)."""
 
     name: Literal["mobilenet-v2"] = "mobilenet-v2"
     reference = "Sandler et al. 2018; torchvision.models.mobilenet_v2; protocols 2.7"
-    base_layers = (*BLOCKS, "conv18", "pool")
-    flat_layers = ("pool",)
+    own_layers = (*BLOCKS, "conv18", "pool")
+    flat_layers = ("pool", "representation")
     patch_overrides = {"stem_stride": 1}
     always_bn = True

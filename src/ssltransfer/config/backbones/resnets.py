@@ -4,14 +4,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from ssltransfer.config.backbones.base import BackboneOptions
+from ssltransfer.config.backbones.base import EmbeddingOptions
 
 BLOCKS = ("conv1", "block1", "block2", "block3", "block4")
 # Kolesnikov et al. 2019: on patches the stem has no stride, and the strides of the blocks are 1, 2, 2, 1.
 PATCH_STRIDES = {"stem_stride": 1, "block4_stride": 1}
 
 
-class FourBlocks(BackboneOptions):
+class FourBlocks(EmbeddingOptions):
     """Options of residual networks of four blocks.
 
     Attributes:
@@ -27,7 +27,7 @@ class FourBlocks(BackboneOptions):
 class ResNet(FourBlocks):
     """Options of torchvision's ResNets."""
 
-    base_layers = (*BLOCKS, "pool")
+    own_layers = (*BLOCKS, "pool")
     patch_overrides = PATCH_STRIDES
     bottleneck: ClassVar[bool] = True
 

@@ -9,19 +9,15 @@ from ssltransfer.config.backbones.resnets import BLOCKS, PATCH_STRIDES, FourBloc
 
 
 class PreActResNet(FourBlocks):
-    """Options of pre-activation networks, which may end with an embedding of any size."""
+    """Options of pre-activation networks."""
 
     can_fuse_bn = False
     last_relu: bool = Field(True, description="ReLU after the last norm, before the average; false: the papers' (-).")
-    embed_dim: int | None = Field(
-        None, ge=1, description="Size of a linear layer after the average, `representation`; null: no such layer."
-    )
 
     @property
-    def base_layers(self) -> tuple[str, ...]:  # type: ignore[override]
-        """conv1, the blocks, pool and, with `embed_dim`, representation."""
-        blocks = BLOCKS if getattr(self, "block4", True) else BLOCKS[:4]
-        return (*blocks, "pool", "representation") if self.embed_dim else (*blocks, "pool")
+    def own_layers(self) -> tuple[str, ...]:  # type: ignore[override]
+        """conv1, the blocks and pool."""
+        return (*(BLOCKS if getattr(self, "block4", True) else BLOCKS[:4]), "pool")
 
 
 class ResNetV2(PreActResNet):

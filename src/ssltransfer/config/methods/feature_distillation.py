@@ -38,7 +38,7 @@ def _check_terms(options: "FurtherTeacher | FeatureDistillation") -> None:
 
 
 class FeatureDistillation(Distillation):
-    """The student's pooled feature, its map or both match the teacher's through a head that is not exported."""
+    """The student's pooled feature, its map or both match the teacher's, through a head that is not exported."""
 
     name: Literal["feature-distillation"] = "feature-distillation"
     reference = "Navaneet et al. 2021 (SimReg); Ranzinger et al. 2024 (AM-RADIO), section 3; protocols 3.5"
@@ -50,7 +50,11 @@ class FeatureDistillation(Distillation):
         "cosine", description="Distance of features; cosine+smooth-l1 is AM-RADIO's sum, 0.9 and 0.1 of them."
     )
     map_loss: FeatureLoss | None = Field(None, description="Distance at each location of the map; default: as `loss`.")
-    head: Literal["linear", "mlp"] = Field("mlp", description="From the student's features to the teacher's.")
+    head: Literal["linear", "mlp", "none"] = Field(
+        "mlp",
+        description="From the student's features to the teacher's; none: the student's feature is the teacher's, "
+        "with as many dimensions (`embed_dim` of the backbone). Its maps and further teachers have linear heads then.",
+    )
     hidden_dim: int | None = Field(
         None, ge=1, description="Hidden units of the mlp; default: twice the student's dimensions."
     )
@@ -79,6 +83,12 @@ class FeatureDistillation(Distillation):
             raise ValueError("maps cannot be precomputed; remove `precompute_teacher`")
         if self.further_teachers and self.precompute_teacher:
             raise ValueError("the features of several teachers cannot be precomputed; remove `precompute_teacher`")
-        if self.hidden_dim and self.head == "linear":
-            raise ValueError("`hidden_dim` is not used by a linear head")
+        if self.hidden_dim and self.head != "mlp":
+            raise ValueError("`hidden_dim` is not used without an mlp")
+        if self.head == "none" and not self.pooled_weight:
+            raise ValueError("without a head the student's pooled feature is the teacher's; give `pooled_weight`")
+        if self.head == "none" and self.teacher_normalization != "none":
+            raise ValueError(
+                "without a head the teacher's features cannot be normalized; remove `teacher_normalization`"
+            )
         return self

@@ -26,6 +26,7 @@ from ssltransfer.tasks.distillation.distilled import (
 )
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs
 from ssltransfer.training.devices import Devices
+from ssltransfer.training.task import TrainingError
 
 STATISTICS_IMAGES = 4096  # training images on which `teacher_normalization` is measured; chosen
 WHITENING_EPSILON = 0.01  # times the mean eigenvalue, added to each one; chosen
@@ -66,6 +67,7 @@ class FeatureDistillationTask(DistillationTask):
 
     Raises:
         LayerError: a teacher or the student has no such layer, or it is not a map.
+        TrainingError: no head, and other dimensions than the teacher's.
     """
 
     def __init__(self, inputs: StudentInputs):
@@ -84,7 +86,9 @@ class FeatureDistillationTask(DistillationTask):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(inputs.spec.seed + 1)
             for term in self.terms:
-                self.heads[term.name] = head_of(self.options, *term.dims)
+                # Without a head the first teacher's feature is the student's.
+                headless = self.options.head == "none" and term.name == "pooled"
+                self.heads[term.name] = nn.Identity() if headless else head_of(self.options, *term.dims)
                 self.register_buffer(f"{term.name}_chance", torch.zeros(()))
                 if self.options.teacher_normalization != "none":
                     whiten = self.options.teacher_normalization == "whiten"
@@ -98,6 +102,11 @@ class FeatureDistillationTask(DistillationTask):
         if options.pooled_weight:
             layer, dim = (teacher.layer, teacher.dim) if teacher else ("", self.teacher_dim)
             dims = self.student_dim, dim
+            if self.options.head == "none" and number == 0 and self.student_dim != dim:
+                raise TrainingError(
+                    f"students.method.head: layer {self.layer} of the student has {self.student_dim} dimensions, and "
+                    f"the teacher's feature {dim}; set `embed_dim: {dim}` of the student's backbone, or another `head`."
+                )
             pool = options.teacher_pool
             yield Term(f"pooled{suffix}", False, options.pooled_weight, self.layer, number, layer, pool, dims)
         if options.map_weight:
@@ -202,7 +211,7 @@ class FeatureDistillationTask(DistillationTask):
 
 def head_of(options: FeatureDistillation, student_dim: int, teacher_dim: int) -> nn.Module:
     """A linear layer, or SimReg's head: two perceptrons of one hidden layer, the first one back to `student_dim`."""
-    if options.head == "linear":
+    if options.head != "mlp":
         return nn.Linear(student_dim, teacher_dim)
     hidden = options.hidden_dim or 2 * student_dim
     layers: list[nn.Module] = []

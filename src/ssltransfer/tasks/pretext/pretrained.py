@@ -56,7 +56,8 @@ def check_pretrained(spec: Pretext) -> None:
     """
     assert isinstance(spec.task, Pretrained)
     record = weights_record(spec.task.weights_for(spec.backbone))
-    if isinstance(spec.backbone, LibraryModel) and spec.task.weights is None:
+    own = isinstance(spec.backbone, LibraryModel) and spec.task.weights is None
+    if own and not getattr(spec.backbone, "embed_dim", None):
         return
     with torch.device("meta"):
         backbone = build_backbone(spec.backbone, include_top=False)
