@@ -4,7 +4,7 @@
 # With a plain `include` of workflow/Snakefile this file would have no default target.
 
 # Use the demo only without a --configfile: Snakemake would merge the two.
-if not workflow.configfiles and not set(config) - {"results"}:
+if not workflow.configfiles and not set(config) - {"results", "table"}:
 
     configfile: f"{workflow.basedir}/config/demo.yaml"
 

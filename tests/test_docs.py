@@ -23,7 +23,7 @@ from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 READ = [ROOT / "README.md", ROOT / "config" / "README.md", *DOCS]
 CONFIGS = sorted((ROOT / "config").rglob("*.yaml"))
 COMMANDED = [*READ, ROOT / "CONTRIBUTING.md", *CONFIGS]

@@ -24,6 +24,7 @@ LINK = re.compile(r"(\]\(<?)([^)\s>#:]+)(?=[)\s>#])")
 TITLES = {"protocols": "evaluations"}
 REFERENCE = ["protocols", *(f"reference/{kind}" for kind in KINDS), "reference/python"]
 CHAPTERS = {
+    "Tutorials": ["tutorials/own_images", "tutorials/paper_table", "tutorials/slurm"],
     "Guides": ["compress", "own_networks", "clustering", "use", "config/README", "CONTRIBUTING"],
     "Data": ["datasets", "images"],
     "Running and results": ["running", "results"],
@@ -44,7 +45,7 @@ def lay_out(source: Path) -> None:
     """Write all pages, and the files that they link to, into an empty folder."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("*.md", "draw.py", "__pycache__"))
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     pages += [ROOT / f"{page}.md" for pages in CHAPTERS.values() for page in pages if (ROOT / f"{page}.md").is_file()]
     texts = {place(page): relinked(page.read_text("utf-8"), page) for page in pages}
     texts |= {f"reference/{kind}.md": reference(kind) for kind in KINDS} | {"reference/python.md": python_reference()}

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 
 from ssltransfer import __version__, stages
 from ssltransfer.completion import completion_script
-from ssltransfer.config import ConfigError, read_config
+from ssltransfer.config import Config, ConfigError, only_table, read_config
 from ssltransfer.config.backbones import BACKBONES
 from ssltransfer.config.base import suggest
 from ssltransfer.config.entities import Cluster, EvaluationSpec, Features, Pretext, Report, Student
@@ -371,6 +371,7 @@ def _add_utility_commands(commands: Any) -> None:
     parser = commands.add_parser("run", help="run the whole pipeline of a configuration with Snakemake")
     parser.add_argument("config", type=Path, help="a configuration file, or the name of a shipped one: demo.yaml")
     parser.add_argument("snakemake", nargs=argparse.REMAINDER, help="arguments of Snakemake, such as -n for a dry run")
+    _add_table(parser)
     parser.set_defaults(call=_run_pipeline)
 
     parser = commands.add_parser("init", help="write a configuration from a preset, or copy all shipped ones")
@@ -393,6 +394,7 @@ def _add_utility_commands(commands: Any) -> None:
 
     parser = commands.add_parser("check", help="whether the files, disk, memory and GPUs for a configuration exist")
     parser.add_argument("config", type=Path)
+    _add_table(parser)
     parser.set_defaults(call=_check)
 
     parser = commands.add_parser("estimate", help="jobs of a configuration, with estimated hours, disk and memory")
@@ -416,6 +418,7 @@ def _add_utility_commands(commands: Any) -> None:
         "--local", action="store_true", help="with --profile: for this machine, whose memory limits the jobs at a time"
     )
     parser.add_argument("--overwrite", action="store_true", help="with --profile: replace an existing one")
+    _add_table(parser)
     parser.set_defaults(call=_estimate)
 
     parser = commands.add_parser("status", help="finished results, and the last line of each running job")
@@ -551,8 +554,24 @@ def _status(arguments: argparse.Namespace) -> None:
         print("no job has written to its log in the last minute and a half")
 
 
+def _add_table(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table", metavar="TITLE", help="only what this table of the report needs; or words of its title"
+    )
+
+
+def _config(arguments: argparse.Namespace) -> Config:
+    """The configuration, or what one table needs of it."""
+    config = read_config(find_config(arguments.config))
+    return only_table(config, arguments.table) if arguments.table else config
+
+
 def _run_pipeline(arguments: argparse.Namespace) -> None:
-    command = snakemake_command(arguments.config, arguments.snakemake)
+    # The option may also follow the configuration, among the arguments of Snakemake.
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_table(parser)
+    arguments, words = parser.parse_known_args(arguments.snakemake, arguments)
+    command = snakemake_command(arguments.config, words, _config(arguments).table if arguments.table else None)
     sys.stdout.flush()
     os.execv(command[0], command)
 
@@ -578,14 +597,13 @@ def _check(arguments: argparse.Namespace) -> int:
     from ssltransfer.planning.readiness import findings
 
     missing = False
-    for kind, text in findings(read_config(find_config(arguments.config))):
+    for kind, text in findings(_config(arguments)):
         print(f"{kind:<8} {text.rstrip('.')}", flush=True)
         missing |= kind == "missing"
     return int(missing)
 
 
 def _estimate(arguments: argparse.Namespace) -> None:
-    from ssltransfer.planning.costs import estimate
     from ssltransfer.planning.machine import Machine, measured, this_machine
     from ssltransfer.planning.measure import measure_machine
     from ssltransfer.planning.profile import write_profile
@@ -593,7 +611,7 @@ def _estimate(arguments: argparse.Namespace) -> None:
 
     if (arguments.local or arguments.overwrite) and not arguments.profile:
         raise UserError("--local and --overwrite need --profile DIR.")
-    config, cores = read_config(find_config(arguments.config)), arguments.cores
+    config, cores = _config(arguments), arguments.cores
     if arguments.benchmark_results:
         machine = measured(arguments.benchmark_results, cores)
     elif arguments.tflops:
@@ -602,10 +620,9 @@ def _estimate(arguments: argparse.Namespace) -> None:
         machine = this_machine(cores)
     else:
         machine = measure_machine(cores)
-    print_estimate(config, machine)
+    costs = print_estimate(config, machine)
     if arguments.profile:
         base = FOLDER / "profiles" / ("default" if arguments.local else "slurm") / "config.yaml"
-        costs = list(estimate(config, machine))
         print(write_profile(costs, base, arguments.profile, local=arguments.local, overwrite=arguments.overwrite))
         words = shlex.join(map(str, (arguments.config, "--workflow-profile", arguments.profile)))
         print(f"Next: ssltransfer run {words}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import re
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,42 @@ def test_init_copies_configurations_and_profiles(tmp_path: Path, capsys: pytest.
     assert "exists; move it away" in capsys.readouterr().err
     shutil.rmtree(tmp_path / "mine" / "config")
     assert main(["init", "--output", str(tmp_path / "mine")]) == 1 and not (tmp_path / "mine" / "config").exists()
+
+
+TABLES = {
+    "title": "Two tables",
+    "tables": [
+        {"title": "Table 1: all", "columns": ["nearest"]},
+        {"title": "Table 2: {one} & 'more'", "columns": ["nearest"], "rows": ["puzz*"]},
+    ],
+}
+
+
+def test_dry_run_of_a_table_plans_what_it_needs(tmp_path: Path):
+    write_config(tmp_path, tiny(report=TABLES))
+    for words in (["--table", "{One}", "config.yaml", "-n"], ["config.yaml", "-n", "--table={One}", "--cores", "1"]):
+        done = run(tmp_path, "run", *words)
+        assert done.returncode == 0, done.stdout
+        jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
+        assert jobs == {"index": "2", "pretext": "1", "features": "2", "evaluate": "1", "report": "1"} | {
+            "all": "1",
+            "total": "8",
+        }
+    done = run(tmp_path, "run", "config.yaml", "--table", "table", "-n")
+    assert done.returncode == 1 and "name one of: Table 1: all; Table 2: {one} & 'more'." in done.stdout
+
+
+@pytest.mark.slow
+def test_run_of_a_table_makes_its_own_report(tmp_path: Path):
+    write_config(tmp_path, tiny(report=TABLES))
+    done = run(tmp_path, "run", "config.yaml", "--cores", "1", "--table", "{one}")
+    assert done.returncode == 0, done.stdout
+    assert not (tmp_path / "results/report/index.html").exists() and not (tmp_path / "results/student").exists()
+    assert (tmp_path / "results/report/tables/table-2-one-more/index.html").is_file()
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("Table 2: {one} & 'more'") for line in lines) and "Table 1" not in done.stdout
+    again = run(tmp_path, "run", "config.yaml", "--table", "{one}", "-n")
+    assert "Nothing to be done" in again.stdout, again.stdout
 
 
 def test_run_plans_the_jobs_of_a_configuration_of_another_folder(tmp_path: Path):

@@ -6,15 +6,24 @@ import sys
 from pathlib import Path
 
 from ssltransfer.artifacts.outdated import outdated_outputs
-from ssltransfer.config import ConfigError, check_keys, complete
-from ssltransfer.config.outputs import index_path, model_path, report_inputs
+from ssltransfer.config import ConfigError, check_keys, complete, only_table
+from ssltransfer.config.outputs import (
+    index_path,
+    model_path,
+    report_inputs,
+    report_path,
+)
 from ssltransfer.pipeline import FOLDER
 from ssltransfer.planning.inputs import input_problems
 
 try:
     for file in workflow.configfiles:
         check_keys(file)
-    CONFIG = complete(dict(config))
+    content = dict(config)
+    table = content.pop("table", None)  # --config table=TITLE
+    CONFIG = complete(content)
+    if table is not None:
+        CONFIG = only_table(CONFIG, str(table))
 except ConfigError as error:
     # Not an exception: Snakemake would print lines of this file.
     sys.exit(f"ssltransfer: {error}")
@@ -286,3 +295,4 @@ def evaluated_features(key):
 
 # All results, for the report: option of its command -> paths.
 REPORTED = report_inputs(CONFIG)
+REPORT = report_path(CONFIG)

@@ -7,7 +7,7 @@ rule report:
         **REPORTED,
     output:
         report(
-            f"{RESULTS}/report/index.html",
+            REPORT,
             caption="../captions/report.rst",
             category="Report",
         ),

@@ -414,7 +414,7 @@ def _check_disjoint(config: Config, one: str | None, other: str | None, where: s
 def _curators_of(config: Config, model: str) -> Iterator[str]:
     """The models from whose clusters the datasets of a model are chosen."""
     spec = config.models[model]
-    names = list(spec.datasets) if isinstance(spec, Pretext) else [spec.data, *([spec.val] if spec.val else [])]
+    names = list(spec.datasets)
     if isinstance(spec, Student) and isinstance(spec.method, ClusterClassification):
         names.append(config.clusters[spec.method.cluster].data)
     for name in names:

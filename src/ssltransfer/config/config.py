@@ -45,6 +45,7 @@ class Config:
     Attributes:
         derived: names of the entries that were added: baselines, snapshots and features.
         rows: evaluation -> the models that it measures.
+        table: title of the only table of the report, if the rest of the configuration is left out (`only_table`).
     """
 
     results: str
@@ -57,6 +58,7 @@ class Config:
     report: Report
     derived: frozenset[str] = frozenset()
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    table: str | None = None
 
     @property
     def models(self) -> dict[str, Pretext | Student]:
@@ -135,7 +137,7 @@ class Config:
                 yield self.clusters[name].features, data
         for name, student in self.students.items():
             if (features := self.teacher_features_of(name)) is not None:
-                yield from ((features, data) for data in (student.data, student.val) if data)
+                yield from ((features, data) for data in student.datasets)
         for name, models in self.rows.items():
             evaluation = self.evaluations[name]
             if isinstance(evaluation.protocol, FeatureProtocol):
@@ -153,7 +155,7 @@ class Config:
         pairs = {(name, cluster.data) for name, cluster in self.clusters.items()}
         for student in self.students.values():
             if isinstance(student.method, ClusterClassification):
-                pairs |= {(student.method.cluster, data) for data in (student.data, student.val) if data}
+                pairs |= {(student.method.cluster, data) for data in student.datasets}
         return pairs
 
 

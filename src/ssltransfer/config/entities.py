@@ -284,6 +284,11 @@ class Student(NamedSpec):
         return self
 
     @property
+    def datasets(self) -> tuple[str, ...]:
+        """Training dataset, and validation dataset if there is one."""
+        return (self.data, self.val) if self.val else (self.data,)
+
+    @property
     def pretext(self) -> Pretext | None:
         """The pretext whose loss attention transfer trains; None for other methods."""
         if not isinstance(self.method, AttentionTransfer):

@@ -1,5 +1,7 @@
 """Paths of the results of a configuration, as the rules of the workflow write them."""
 
+import re
+
 from ssltransfer.config.config import Config
 
 
@@ -13,6 +15,14 @@ def index_path(config: Config, dataset: str) -> str:
 def model_path(config: Config, model: str) -> str:
     """The manifest of a pretext or a student."""
     return f"{config.results}/{config.model(model).stage}/{model}/manifest.json"
+
+
+def report_path(config: Config) -> str:
+    """The page of the report, or of its only table."""
+    folder = f"{config.results}/report"
+    if config.table is None:
+        return f"{folder}/index.html"
+    return f"{folder}/tables/{re.sub(r'[^a-z0-9]+', '-', config.table.lower()).strip('-')}/index.html"
 
 
 def report_inputs(config: Config) -> dict[str, list[str]]:

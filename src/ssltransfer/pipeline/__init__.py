@@ -3,6 +3,7 @@
 In the repository this folder links to those files. In a wheel it holds them.
 """
 
+import json
 import re
 import shutil
 import sys
@@ -32,8 +33,10 @@ def find_config(name: Path) -> Path:
     raise ConfigError(f"{name}: no such configuration file; shipped ones are {', '.join(shipped)}.")
 
 
-def snakemake_command(config: Path, words: Sequence[str]) -> list[str]:
+def snakemake_command(config: Path, words: Sequence[str], table: str | None = None) -> list[str]:
     """The command that runs the workflow, on all cores unless `words`, Snakemake's arguments, say otherwise.
+
+    `table`: title of a table of the report, if only what it needs shall run.
 
     Raises:
         ConfigError: there is no such configuration.
@@ -44,6 +47,8 @@ def snakemake_command(config: Path, words: Sequence[str]) -> list[str]:
     cores = [] if any(map(CORES.fullmatch, words)) else ["--cores", "all"]
     # The equals sign ends the list of files, so that targets may follow.
     files = [f"--snakefile={SNAKEFILE}", f"--configfile={find_config(config)}"]
+    if table is not None:
+        files.append(f"--config=table={json.dumps(table)}")
     return [sys.executable, "-m", "snakemake", *files, *cores, *words]
 
 

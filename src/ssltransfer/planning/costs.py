@@ -219,7 +219,7 @@ def _student(config: Config, machine: Machine, name: str, student: Student) -> C
     learned = getattr(student.method, "cluster", None) or config.teacher_features_of(name)
     teacher = None if learned else getattr(student.method, "teacher", None)
     further = student.method.further
-    needs = tuple(filter(None, (learned or teacher, *further, student.init, student.data)))
+    needs = tuple(filter(None, (learned or teacher, *further, student.init, *student.datasets)))
     n, reading = images(config, student.data), machine.images(config.datasets[student.data])
     seen = schedule.total_steps(n) * schedule.batch_size if n else None
     work = _student_flops(student, config.model(teacher).backbone if teacher else None)
@@ -266,7 +266,7 @@ def _pretext(config: Config, machine: Machine, name: str, pretext: Pretext) -> C
 def _training(config: Config, machine: Machine, name: str, pretext: Pretext, disk: float) -> CostEstimate:
     """Cost of a task, or of several with their shares of the steps."""
     parts = pretext.parts
-    needs = tuple(dict.fromkeys(filter(None, (pretext.init, *(part.data for part in parts.values())))))
+    needs = tuple(filter(None, (pretext.init, *pretext.datasets)))
     schedules = {member: part.schedule for member, part in parts.items() if part.schedule is not None}
     shares = dict.fromkeys(parts, 1.0)
     if isinstance(pretext.task, MultiTask):

@@ -17,8 +17,11 @@ from ssltransfer.planning.makespan import NODE, makespan_hours
 DEVICES = (1, 8, 64)
 
 
-def print_estimate(config: Config, machine: Machine | None = None) -> None:
+def print_estimate(config: Config, machine: Machine | None = None) -> list[CostEstimate]:
     """Print each job with its dependencies and cost, the totals of each stage, and the time to the last result.
+
+    Returns:
+        The costs of the jobs.
 
     Raises:
         ConfigError: a network cannot be built, so that it has no cost.
@@ -54,6 +57,7 @@ def print_estimate(config: Config, machine: Machine | None = None) -> None:
     for line in input_problems(config):
         print(f"Not ready: {line}")
     print(machine)
+    return costs
 
 
 def _totals(costs: Sequence[CostEstimate]) -> str:
