@@ -33,7 +33,7 @@ from ssltransfer.config.tasks import TASKS
 from ssltransfer.errors import UserError, advice_on
 from ssltransfer.logs import configure_logging
 from ssltransfer.pipeline import FOLDER, copy_files, find_config, snakemake_command
-from ssltransfer.pipeline.presets import STUDENTS, VALUES, presets, write_preset
+from ssltransfer.pipeline.presets import STUDENTS, TEACHERS, VALUES, presets, write_preset
 from ssltransfer.training.launch import launch, rank_context, report_error, shutdown, traceback_of
 
 
@@ -378,7 +378,11 @@ def _add_utility_commands(commands: Any) -> None:
     parser.add_argument("preset", nargs="?", help="as printed by `ssltransfer list presets`; default: copy all files")
     parser.add_argument("--images", metavar="FOLDER", help="images without labels, or whose labels are not used")
     parser.add_argument("--labeled", metavar="FOLDER", help="images in a folder per class")
-    parser.add_argument("--teacher", metavar="NAME", help="timm/MODEL, torchvision/MODEL or a file of weights")
+    parser.add_argument(
+        "--teacher",
+        metavar="NAME",
+        help=f"{', '.join(TEACHERS)}, timm/MODEL, torchvision/MODEL or a file of weights",
+    )
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="the network to evaluate: a file, or a name as of --teacher"
     )

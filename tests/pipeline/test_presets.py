@@ -14,8 +14,9 @@ from ssltransfer.config import read_config
 from ssltransfer.config.backbones import ResNet18, Timm, Torchvision
 from ssltransfer.config.tasks import Pretrained
 from ssltransfer.models.build import build_backbone
-from ssltransfer.pipeline.presets import PRESETS, VALUES, presets
+from ssltransfer.pipeline.presets import PRESETS, TEACHERS, VALUES, presets
 from ssltransfer.planning.inputs import network_problems
+from ssltransfer.tasks.pretext.pretrained import check_pretrained
 
 NEEDED = {
     "distill": ["--images", "my photos", "--labeled", "data/images"],
@@ -80,6 +81,16 @@ def test_distill_takes_any_teacher_and_student(student: str, backbone: object, o
     entry, teacher = config.students["student"], config.pretexts["teacher"]
     assert (entry.backbone, entry.schedule.optimizer) == (backbone, optimizer)
     assert isinstance(teacher.task, Pretrained) and teacher.backbone == Torchvision(model="resnet50", img_size=224)
+    assert list(network_problems(config)) == []
+
+
+@pytest.mark.parametrize("preset", ["distill", "cluster"])
+@pytest.mark.parametrize("name", TEACHERS)
+def test_short_names_of_teachers_are_published_weights(name: str, preset: str) -> None:
+    config = init(preset, *NEEDED[preset], "--teacher", name)
+    (teacher,) = (one for one in config.pretexts.values() if isinstance(one.task, Pretrained))
+    assert f"_{name}." in teacher.backbone.model
+    check_pretrained(teacher)
     assert list(network_problems(config)) == []
 
 

@@ -29,6 +29,10 @@ VALUES = {
     "k": "k: 100",
 }
 LEARNING_RATE = "lr: 0.05"
+TEACHERS = {
+    "dinov2": "timm/vit_small_patch14_dinov2.lvd142m",
+    "dinov3": "timm/vit_small_patch16_dinov3.lvd1689m",
+}
 STUDENTS = {"mobilenet_v3": "torchvision/mobilenet_v3_large", "vit_tiny": "timm/vit_tiny_patch16_224"}
 # ViTs do not learn with SGD at the rate of a ResNet; chosen.
 VIT_RATE = "optimizer: adamw, lr: 0.0005, weight_decay: 0.05, warmup: 5"
@@ -47,7 +51,7 @@ def write_preset(name: str, output: Path, options: Mapping[str, str], backbone: 
         name: of the preset.
         output: a new file; its stem names the folder of results.
         options: values by the keys of `VALUES`. Networks are names of backbones, LIBRARY/MODEL of timm or torchvision,
-            or files of weights.
+            names of `STUDENTS` and `TEACHERS`, or files of weights.
         backbone: of a file of weights.
 
     Raises:
@@ -91,7 +95,7 @@ def _text(key: str, value: str, backbone: str) -> str:
         return f"backbone: {_backbone(value)}"
     if key in ("images", "labeled"):
         return _quoted(value)
-    library, slash, model = value.partition("/")
+    library, slash, model = TEACHERS.get(value, value).partition("/")
     if slash and library in ("timm", "torchvision") and not Path(value).is_file():
         return f"{{task: pretrained, backbone: {{name: {library}, model: {model}, img_size: 224}}}}"
     known = f", backbone: {_backbone(backbone)}" if backbone else ""
