@@ -74,7 +74,7 @@ def test_estimate_of_noroozi2018_matches_hand_calculation() -> None:
     beside = costs["student kd-jigsawpp-vgg16"]
     flop = 3 * task_flops(PAPER.pretexts["jigsawpp"]) + task_flops(PAPER.pretexts["jigsawpp-vgg16"])
     assert beside.limit == "device" and beside.hours == pytest.approx(350_000 * 256 * flop / 30e12 / 3600)
-    assert beside.needs == ("jigsawpp-vgg16", "imagenet-train")
+    assert beside.needs == ("jigsawpp-vgg16", "imagenet-train", "imagenet-val")
     assert beside.disk_gb == pytest.approx(costs["pretext jigsawpp"].disk_gb)
 
 
@@ -119,6 +119,26 @@ def test_print_estimate_marks_sums_with_unknown_sizes(capsys: pytest.CaptureFixt
     rows = {line.split()[0]: line.split()[2:] for line in capsys.readouterr().out.splitlines() if line}
     assert rows["features"][:2] == ["?", "-"] and rows["pretext"][:3] == ["<", "1", "s"]
     assert rows["all"][:3] == [">", "1", "s"] and rows["all"][3] == ">"
+
+
+def test_memory_of_a_student_includes_networks_that_run_beside_it(tmp_path: Path) -> None:
+    """ResNet-50: 23.5 million parameters, largest layer 64 x 112 x 112 or 256 x 56 x 56, which are equal."""
+    text = """
+    datasets: {images: {format: folder, root: x, num_images_hint: 1000}}
+    pretexts: {teacher: {task: random, backbone: resnet50}}
+    students:
+      cached: &student {method: {name: compress-1q, teacher: teacher, precompute_teacher: true}, data: images,
+                        backbone: resnet18, schedule: {steps: 9, batch_size: 32, micro_batch_size: 16, lr: 1}}
+      online: {<<: *student, method: {name: compress-1q, teacher: teacher}}
+      momentum: {<<: *student, method: {name: compress-2q, teacher: teacher}}
+    """
+    (tmp_path / "c.yaml").write_text(text)
+    costs = estimate(read_config(tmp_path / "c.yaml"), Machine())
+    memory = {cost.name: cost.memory_gb for cost in costs if cost.stage == "student"}
+    assert set(memory) == {"cached", "online", "momentum"} and None not in memory.values()
+    largest = 16 * (802816 * 4 * 2) / 1e9
+    assert memory["online"] - memory["cached"] == pytest.approx(23_508_032 * 4e-9 + largest, rel=0.01)  # type: ignore[operator]
+    assert memory["momentum"] - memory["online"] == pytest.approx(11_176_512 * 4e-9 + largest, rel=0.01)  # type: ignore[operator]
 
 
 def test_estimate_includes_caches_and_enlarged_lists_small_ones(tmp_path: Path) -> None:

@@ -23,7 +23,14 @@ from ssltransfer.errors import UserError
 from ssltransfer.models.flops import flops
 from ssltransfer.models.weights import GRID
 from ssltransfer.planning.machine import Machine
-from ssltransfer.planning.networks import dims_of, parameters, protocol_flops, task_flops, training_memory
+from ssltransfer.planning.networks import (
+    dims_of,
+    parameters,
+    protocol_flops,
+    task_flops,
+    teacher_memory,
+    training_memory,
+)
 from ssltransfer.stages.cache import cached_pixels
 from ssltransfer.stages.index import list_images
 
@@ -224,9 +231,12 @@ def _student(config: Config, machine: Machine, name: str, student: Student) -> C
     seen = schedule.total_steps(n) * schedule.batch_size if n else None
     work = _student_flops(student, config.model(teacher).backbone if teacher else None)
     work += sum(flops(config.model(one).backbone) for one in further)
+    online = [config.model(one).backbone for one in (*filter(None, [teacher]), *further)]
+    online += [backbone] * student.method.has_momentum_encoder
+    memory = training_memory(backbone, schedule) + sum(teacher_memory(one, schedule) for one in online)
     hours, limit = _passes(seen, reading, work, machine.rate("training", backbone.name)) if seen else (None, "")
     disk = parameters(backbone, include_top=student.method.is_self_contained) * 4e-9
-    return CostEstimate("student", name, needs, hours, disk, training_memory(backbone, schedule), limit)
+    return CostEstimate("student", name, needs, hours, disk, memory, limit)
 
 
 def _student_flops(student: Student, teacher: BackboneOptions | None) -> float:

@@ -106,3 +106,10 @@ def training_memory(backbone: BackboneOptions, schedule: Schedule) -> float:
     batch = schedule.micro_batch_size or schedule.batch_size
     activations = sum(math.prod(shape) for shape in _shapes(backbone).values())
     return (parameters(backbone, True) * 12 + activations * batch * 4 * 3) / 1e9
+
+
+def teacher_memory(backbone: BackboneOptions, schedule: Schedule) -> float:
+    """GB on the device of a frozen teacher: weights, and the largest layer of a micro-batch with its input."""
+    batch = schedule.micro_batch_size or schedule.batch_size
+    largest = max(math.prod(shape) for shape in _shapes(backbone).values())
+    return (parameters(backbone, True) * 4 + largest * batch * 4 * 2) / 1e9
