@@ -560,7 +560,7 @@ def _status(arguments: argparse.Namespace) -> None:
 
 def _add_table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--table", metavar="TITLE", help="only what this table of the report needs; or words of its title"
+        "--table", metavar="TITLE", help="only what one table of the report needs: its title, or words of it"
     )
 
 
