@@ -17,12 +17,12 @@ PRODUCTS, FUSED_PRODUCTS, PEAK_PRODUCTS = 620e12, 450e12, 700e12  # FLOP/s of fl
 def iteration(dims: int, clusters: int) -> None:
     """Blocks, bytes and milliseconds of an iteration."""
     chunk = CHUNK_BYTES // (dims * HALF)
-    block = max(1, BLOCK_FLOATS["cuda"] // max(clusters, dims) // chunk) * chunk
+    block = max(1, BLOCK_FLOATS["cuda"] // dims // chunk) * chunk
     blocks = -(-POINTS // block)
     fused = dims <= FUSED_DIMS
     operations = 2 * POINTS * clusters * dims
-    # Products: written. |c|^2 - 2xc: read and written. Minimum: read.
-    scores = 0 if fused else 4 * FLOAT * POINTS * clusters
+    # Products are written, and read once.
+    scores = 0 if fused else 2 * FLOAT * POINTS * clusters
     # Each point is read once, each sum is read and written once per block.
     sums = HALF * POINTS * dims + 2 * DOUBLE * blocks * clusters * dims
     seconds = [operations / (FUSED_PRODUCTS if fused else PRODUCTS), scores / BANDWIDTH, sums / BANDWIDTH]
@@ -45,7 +45,7 @@ def main() -> None:
     """Both cases, and where one kernel for products and minima is as fast as two."""
     for dims, clusters in CASES:
         iteration(dims, clusters)
-    equal = 4 * FLOAT / BANDWIDTH / (2 / FUSED_PRODUCTS - 2 / PRODUCTS)
+    equal = 2 * FLOAT / BANDWIDTH / (2 / FUSED_PRODUCTS - 2 / PRODUCTS)
     print(f"one kernel for products and minima is faster up to {equal:.0f} dimensions")
 
 

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from ssltransfer.kmeans.triton_kernels import add_rows, nearest
+from ssltransfer.kmeans.triton_kernels import add_rows, least, nearest
 
 
 def main(device: str = "cpu") -> None:
@@ -37,6 +37,16 @@ def main(device: str = "cpu") -> None:
         torch.testing.assert_close(exact.gather(1, labels[:, None])[:, 0], exact.amin(1), rtol=1e-4, atol=1e-3)
         assert k == 1 or k - 1 not in labels, "ties go to the lowest cluster"
         print("nearest", n, dims, k)
+    for n, k in ((7, 37), (3, 1), (5, 1024), (4, 2500)):
+        products = torch.randint(-9, 9, (n, k)).float()  # with ties
+        squares = torch.randint(0, 9, (k,)).float()
+        labels, scores = least(products, squares)
+        every = squares - 2 * products
+        expected = every.amin(1)
+        assert torch.equal(scores, expected)
+        first = (every == expected[:, None]).int().argmax(1)
+        assert torch.equal(labels, first), "ties go to the lowest cluster"
+        print("least", n, k)
 
 
 if __name__ == "__main__":

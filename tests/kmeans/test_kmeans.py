@@ -391,6 +391,16 @@ def test_nearest_centroid_decides_near_ties_exactly():
     assert (plain != truth).mean() > 0.05  # otherwise this would show nothing
 
 
+def test_nearest_centroid_computes_a_large_block_in_parts(monkeypatch):
+    """Blocks of a GPU have as many points as fit, whatever the number of clusters."""
+    x = torch.from_numpy(blobs(500, 9)).float()
+    whole = nearest(x[:40].clone(), x)
+    monkeypatch.setitem(points_module.BLOCK_FLOATS, "cpu", 40 * 60)
+    parts = nearest(x[:40].clone(), x)
+    assert NearestCentroid(x[:40], 500)._scores.shape == (60, 40)
+    assert torch.equal(whole[0], parts[0]) and torch.allclose(whole[1], parts[1], atol=1e-4)
+
+
 def test_nearest_centroid_breaks_ties_by_the_lowest_cluster():
     rng = np.random.default_rng(6)
     centroids = rng.normal(size=(37, 65)).astype(np.float32)

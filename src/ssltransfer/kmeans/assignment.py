@@ -6,7 +6,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ssltransfer.kmeans.points import PointLoader
+from ssltransfer.kmeans.points import BLOCK_FLOATS, PointLoader
 
 # Error of |c|^2 - 2xc in float32, in units of |x|^2 + |c|^2: measured 4e-8 x log2(D) at most, up to D = 9600.
 ROUNDING = 2.0**-18
@@ -14,7 +14,7 @@ PAIR_FLOATS = 1 << 20
 FEW_THREADS = 4
 # Up to this many dimensions one kernel for products and minima is faster than two, by the arithmetic of
 # tools/gpu_arithmetic.py. It multiplies more slowly, but does not write the products.
-FUSED_DIMS = 4096
+FUSED_DIMS = 2048
 
 
 @cache
@@ -34,7 +34,8 @@ class NearestCentroid:
 
     Args:
         centroids: float32 (k, D), centered: this makes rounding errors of the products smaller.
-        rows: points in the largest block. Its memory is allocated once, which saves a quarter of the time.
+        rows: points in the largest block. The memory of its products is allocated once, which saves a quarter of the
+            time. If they have more than `BLOCK_FLOATS` numbers, a block is computed in parts.
         dtype: of the points. Float16 is multiplied as such and accumulated in float32; near-ties are not decided.
     """
 
@@ -42,9 +43,10 @@ class NearestCentroid:
         self.centroids = centroids
         self._operand = centroids.to(dtype)
         self._squares = torch.linalg.vector_norm(self._operand, dim=1, dtype=torch.float32).square_()
-        halves = dtype == torch.float16 and centroids.is_cuda and centroids.shape[1] <= FUSED_DIMS
-        self._kernels = gpu_kernels() if halves else None
-        self._scores = centroids.new_empty(0 if self._kernels else rows, len(centroids))
+        self._kernels = gpu_kernels() if dtype == torch.float16 and centroids.is_cuda else None
+        self._fused = self._kernels is not None and centroids.shape[1] <= FUSED_DIMS
+        self._rows = max(1, min(rows, BLOCK_FLOATS[centroids.device.type] // len(centroids)))
+        self._scores = centroids.new_empty(0 if self._fused else self._rows, len(centroids))
 
     def __call__(self, x: Tensor, squares: Tensor, exact: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """The nearest centroid of each point.
@@ -59,10 +61,22 @@ class NearestCentroid:
         Returns:
             Labels int64 (B,); squared distances float32 (B,) with an error of at most ROUNDING x (|x|^2 + |c|^2).
         """
-        if self._kernels:
+        if self._kernels and self._fused:
             labels, least = self._kernels.nearest(x, self._operand, self._squares)
             return labels, least.add_(squares).clamp_(min=0)
-        scores = self._products(x)
+        points, centroids = exact or (x, self.centroids)
+        spans = [slice(first, first + self._rows) for first in range(0, max(1, len(x)), self._rows)]
+        parts = [self._labeled(x[span], squares[span], points[span], centroids) for span in spans]
+        if len(parts) == 1:
+            return parts[0]
+        labels, distances = (torch.cat(part) for part in zip(*parts, strict=True))
+        return labels, distances
+
+    def _labeled(self, x: Tensor, squares: Tensor, points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+        if self._kernels:
+            labels, least = self._kernels.least(self._products(x), self._squares)
+            return labels, least.add_(squares).clamp_(min=0)
+        scores = self._scored(x)
         labels = _argmin(scores)
         best = scores.gather(1, labels[:, None])
         if x.dtype == torch.float32:
@@ -72,18 +86,23 @@ class NearestCentroid:
             if len(unsure):
                 candidates = scores[unsure] <= best[unsure] + margin[unsure, None]
                 candidates.scatter_(1, labels[unsure, None], True)
-                points, centroids = exact or (x, self.centroids)
                 labels[unsure] = _decide(points[unsure], candidates, centroids)
         return labels, best[:, 0].add_(squares).clamp_(min=0)
 
     def _products(self, x: Tensor) -> Tensor:
-        """|c|^2 - 2xc, float32 (B, k)."""
-        scores = self._scores[: len(x)]
-        if x.dtype == torch.float32 or not x.is_cuda:  # CPUs multiply in float32
-            return torch.addmm(self._squares, x.float(), self._operand.float().T, alpha=-2, out=scores)
+        """The products xc of float16 points on a GPU, float32 (B, k)."""
+        products = self._scores[: len(x)]
         # Without a bias: addmm of halves with a float32 bias is wrong in some versions of torch (issue 154086).
-        torch.mm(x, self._operand.T, out_dtype=torch.float32, out=scores)
-        return torch.add(self._squares, scores, alpha=-2, out=scores)
+        torch.mm(x, self._operand.T, out_dtype=torch.float32, out=products)
+        return products
+
+    def _scored(self, x: Tensor) -> Tensor:
+        """|c|^2 - 2xc, float32 (B, k)."""
+        if x.dtype == torch.float16 and x.is_cuda:
+            products = self._products(x)
+            return torch.add(self._squares, products, alpha=-2, out=products)
+        scores = self._scores[: len(x)]  # CPUs multiply in float32
+        return torch.addmm(self._squares, x.float(), self._operand.float().T, alpha=-2, out=scores)
 
 
 def _argmin(scores: Tensor) -> Tensor:

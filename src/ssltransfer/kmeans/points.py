@@ -113,7 +113,9 @@ class PointLoader:
         self.source, self.normalize, self.device, self.where = source, normalize, device, where
         self.rank, self.world = rank, world
         self.shape = n, dims = source.shape
-        self.step = max(1, min(BLOCK_ROWS[device.type], BLOCK_FLOATS[device.type] // max(k, dims)))
+        # On a GPU each block reads and writes all sums, so a block is as large as possible.
+        width = max(k, dims) if device.type == "cpu" else dims
+        self.step = max(1, min(BLOCK_ROWS[device.type], BLOCK_FLOATS[device.type] // width))
         # On a GPU a block may need several chunks of the source: those of a store have 24 MB.
         chunks = 1 if device.type == "cpu" else max(1, self.step // source.rows)
         self._rows = chunks * source.rows  # of a read, which is called a chunk below

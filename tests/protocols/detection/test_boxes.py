@@ -8,6 +8,7 @@ from torchvision.ops import batched_nms, box_iou
 
 from ssltransfer.config.protocols import FastRcnn
 from ssltransfer.protocols.detection.boxes import RoiSampler, decode, detections, encode, roi_loss
+from tests.helpers.pretended_cuda import CUDA, PretendCuda
 
 
 def boxes(n: int, seed: int, size: float = 200.0) -> torch.Tensor:
@@ -119,3 +120,15 @@ def test_detections_equal_torchvision_nms() -> None:
     places = likely[batched_nms(flat[likely], score[likely], likely % 5, 0.3)]
     np.testing.assert_allclose(found.scores, score[places].numpy())
     assert found.classes.tolist() == (places % 5).tolist()
+
+
+def test_detections_wait_for_a_gpu_twice() -> None:
+    """Not for each class."""
+    where, scores = boxes(50, 3)[:, None].expand(50, 20, 4).clone(), torch.rand(50, 21)
+    expected = detections(scores, where, (200, 300), FastRcnn())
+    with PretendCuda() as cuda:
+        found = detections(scores.to(CUDA), where.to(CUDA), (200, 300), FastRcnn())
+        cuda.reset()
+        detections(scores.to(CUDA), where.to(CUDA), (200, 300), FastRcnn())
+    assert not cuda.faults and sum(cuda.waits.values()) <= 4, "two copies there, two back"
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
