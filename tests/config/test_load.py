@@ -20,6 +20,7 @@ from ssltransfer.config.backbones.libraries import Custom, LibraryModel
 from ssltransfer.config.base import InputFile
 from ssltransfer.config.entities import ConfigFile, EvaluationSpec, Pretext, Student
 from ssltransfer.config.formats import Video
+from ssltransfer.config.outputs import export_paths
 from ssltransfer.config.tasks import Imported
 
 REPOSITORY = Path(__file__).parents[2]
@@ -698,3 +699,27 @@ def test_features_of_a_file_are_read_for_every_dataset() -> None:
     assert config.datasets_of_features("jig-conv4") == {"b", "a-train", "a-val"}
     assert config.teacher_features_of("s") == "jig-conv4"
     assert (config.teacher_of("cc"), config.teacher_of("s")) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("exports", "said"),
+    [
+        ({"a.h5": "jig"}, "exports.a.h5: the suffix selects the format; use one of .pth, .safetensors, .pt2, .onnx"),
+        ({"a.onnx": "jigg"}, "exports.a.onnx.model: no model is called 'jigg'; did you mean 'jig'?"),
+        ({"a.pth": {"model": "jig", "layer": "conv4"}}, "exports.a.pth.layer: a .pth file has all layers"),
+        ({"a.pt2": {"model": "jig", "layer": "conv9"}}, "exports.a.pt2.layer: model 'jig' (caffenet) has no layer"),
+        ({"a.pt2": "words"}, "exports.a.pt2.model: words (hog-words) is not a network; use .safetensors"),
+    ],
+)
+def test_load_refuses_exports(exports: dict[str, Any], said: str) -> None:
+    words = {"task": "hog", "backbone": "hog-words", "data": "b"}
+    content = {**changed("pretexts/words", words), "exports": exports}
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        complete(content)
+
+
+def test_exports_have_sweeps_and_paths() -> None:
+    sweep = {"jig.{kind}": {"for": {"kind": ["pth", "pt2"]}, "model": "jig"}, "cc.onnx": "cc"}
+    config = complete({**BASE, "exports": sweep})
+    assert export_paths(config) == [f"results/export/{name}" for name in ("jig.pth", "jig.pt2", "cc.onnx")]
+    assert config.exports["cc.onnx"].model == "cc"

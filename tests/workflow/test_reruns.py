@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 from tests.helpers.workflow import ROOT, compared, planned, results, snakemake, tiny, write_config
 
 pytestmark = pytest.mark.slow
@@ -24,6 +25,7 @@ OF_THE_PUPIL = {
     "features/pupil.conv4-max2/objects-val",
     "evaluate/nearest/pupil",
     "report/index",
+    "export/pupil",
 }
 OF_THE_CLUSTERING = {"label/puzzle-k4/objects-train", "label/puzzle-k4/scenes-train", "student/pupil", *OF_THE_PUPIL}
 OF_THE_PUZZLE = {
@@ -37,7 +39,7 @@ OF_THE_PUZZLE = {
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    return tiny(**PLACES, **changes)
+    return tiny(**PLACES, **{"exports": {"pupil.safetensors": "pupil"}} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +93,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             },
         ),
         ({"report": {"title": "{braces} and 'quotes'"}}, {"report/index"}),
+        ({"exports": {"pupil.safetensors": "puzzle"}}, {"export/pupil"}),
+        ({"exports": {"pupil.pt2": {"model": "pupil", "layer": "conv4"}}}, {"export/pupil"}),
     ],
-    ids=["k", "epochs", "seed", "images", "layer", "another model", "title"],
+    ids=["k", "epochs", "seed", "images", "layer", "another model", "title", "exported model", "exported layer"],
 )
 def test_change_reruns_entry_and_dependents(
     finished: Path, changes: dict[str, Any], reruns: set[str]
 ):
     write_config(finished, config(**changes))
     assert planned(finished) == reruns
+
+
+def test_exported_file_and_its_card_have_the_results_of_the_run(finished: Path):
+    file = results(finished) / "export" / "pupil.safetensors"
+    assert len(safetensors.torch.load_file(file)) == 10
+    assert "| nearest | knn |" in file.with_name(f"{file.name}.md").read_text()
 
 
 def test_equivalent_config_reruns_nothing(finished: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from ssltransfer.artifacts.outdated import outdated_outputs
 from ssltransfer.config import ConfigError, check_keys, complete, only_table
 from ssltransfer.config.outputs import (
+    export_paths,
     index_path,
     model_path,
     report_inputs,
@@ -73,6 +74,7 @@ wildcard_constraints:
     student=r"[^/]+",
     evaluation=r"[^/]+",
     model=r"[^/]+",
+    export=r"[^/]+\.(pth|safetensors|pt2|onnx)",
 
 
 def spec_of(section, wildcard):
@@ -291,6 +293,25 @@ def evaluated_features(key):
         return features_of(name, getattr(evaluation, key))
 
     return path
+
+
+def exported_model(wildcards):
+    return model_of(CONFIG.exports[wildcards.export].model)
+
+
+def exported_metrics(wildcards):
+    """Of all evaluations of the model, for its card."""
+    model = CONFIG.exports[wildcards.export].model
+    return [
+        f"{RESULTS}/evaluate/{evaluation}/{model}.json"
+        for evaluation, models in CONFIG.rows.items()
+        if model in models
+    ]
+
+
+def exported_layer(wildcards):
+    layer = CONFIG.exports[wildcards.export].layer
+    return f"--layer {layer}" if layer else ""
 
 
 # All results, for the report: option of its command -> paths.

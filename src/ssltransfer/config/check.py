@@ -3,8 +3,10 @@
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any
 
+from ssltransfer.config.backbones.exported import SUFFIXES as EXPORTED_PROGRAMS
 from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.config.check_networks import (
     check_map,
@@ -14,7 +16,7 @@ from ssltransfer.config.check_networks import (
     check_task_inputs,
 )
 from ssltransfer.config.config import Config, ModelEntry
-from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, Student, Table
+from ssltransfer.config.entities import EXPORT_SUFFIXES, Cluster, Evaluation, Export, Features, Pretext, Student, Table
 from ssltransfer.config.formats import AnyDataset, TargetKind, Video
 from ssltransfer.config.methods import (
     AttentionTransfer,
@@ -56,6 +58,8 @@ def check(config: Config) -> None:
         _check_student(config, student, f"students.{name}")
     for name, evaluation in config.evaluations.items():
         _check_evaluation(config, evaluation, config.rows[name], f"evaluations.{name}")
+    for name, export in config.exports.items():
+        _check_export(config, name, export)
     for name, dataset in config.datasets.items():
         _check_cache(dataset, f"datasets.{name}.cache")
     check_references(config.report)
@@ -345,6 +349,19 @@ def _check_data_dependent_init(model: ModelEntry, protocol: FineTuning, where: s
         )
     if model.backbone.has_batch_norm and not protocol.fuse_bn:
         raise ConfigError(f"{where}: the batch norms of {model.name} undo every scale; set fuse_bn: true too.")
+
+
+def _check_export(config: Config, name: str, export: Export) -> None:
+    where, suffix = f"exports.{name}", Path(name).suffix
+    if suffix not in EXPORT_SUFFIXES:
+        raise ConfigError(f"{where}: the suffix selects the format; use one of {', '.join(EXPORT_SUFFIXES)}.")
+    _known(config.models, export.model, f"{where}.model", "model")
+    model, is_program = config.model(export.model), suffix in EXPORTED_PROGRAMS
+    if export.layer and not is_program:
+        raise ConfigError(f"{where}.layer: a {suffix} file has all layers; remove the key.")
+    _check_layers(model, filter(None, [export.layer]), f"{where}.layer")
+    if is_program and not model.backbone.is_network:
+        raise ConfigError(f"{where}.model: {export.model} ({model.backbone.name}) is not a network; use .safetensors.")
 
 
 def _check_cache(dataset: AnyDataset, where: str) -> None:

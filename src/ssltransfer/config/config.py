@@ -6,7 +6,7 @@ from typing import Literal
 
 from ssltransfer.config.backbones import AnyBackbone
 from ssltransfer.config.base import ConfigError, suggest
-from ssltransfer.config.entities import Cluster, Evaluation, Features, Pretext, Report, Student
+from ssltransfer.config.entities import Cluster, Evaluation, Export, Features, Pretext, Report, Student
 from ssltransfer.config.formats import AnyDataset
 from ssltransfer.config.methods import ClusterClassification, Distillation
 from ssltransfer.config.protocols import FeatureProtocol
@@ -32,10 +32,14 @@ class ModelEntry:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers that the model has weights for, with or without the fully-connected ones."""
+        """Names of the layers that the model has weights for."""
+        return self.backbone.layers if self.has_top else self.backbone.base_layers
+
+    @property
+    def has_top(self) -> bool:
+        """Whether the model has weights for the fully-connected layers."""
         spec = self.spec
-        include_top = spec.method.is_self_contained if isinstance(spec, Student) else spec.task.exports_fc
-        return self.backbone.layers if include_top else self.backbone.base_layers
+        return spec.method.is_self_contained if isinstance(spec, Student) else spec.task.exports_fc
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Config:
     students: dict[str, Student]
     evaluations: dict[str, Evaluation]
     report: Report
+    exports: dict[str, Export] = field(default_factory=dict)
     derived: frozenset[str] = frozenset()
     rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
     table: str | None = None

@@ -31,6 +31,9 @@ def _reject_run_suffix(name: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"), AfterValidator(_reject_run_suffix)]
 
+# Formats of exported models: tensors, then networks.
+EXPORT_SUFFIXES = (".pth", ".safetensors", *SUFFIXES)
+
 INIT = Field(
     None,
     description="Model whose backbone the training starts from, of the same architecture and size; default: random "
@@ -337,6 +340,18 @@ class Evaluation(EvaluationSpec):
         return EvaluationSpec(protocol=self.protocol, train=self.train, test=self.test, seeds=self.seeds)
 
 
+class Export(Spec):
+    """A file of a model for use without this package. Its suffix selects the format."""
+
+    model: str
+    layer: str | None = Field(None, description="Layer that a .pt2 or .onnx file computes; default: the last.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_model(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+
 class Table(Spec):
     """A table of the report: one row per model, one column per evaluation (or evaluation:metric)."""
 
@@ -450,3 +465,6 @@ class ConfigFile(Spec):
     students: Annotated[dict[Name, Student], BeforeValidator(_none_as_empty)] = {}
     evaluations: Annotated[dict[Name, Evaluation], BeforeValidator(_none_as_empty)] = {}
     report: Report = Report()
+    exports: Annotated[dict[Name, Export], BeforeValidator(_none_as_empty)] = Field(
+        {}, description="Files in export/ of the output directory: NAME.pth, .safetensors, .pt2 or .onnx -> model."
+    )

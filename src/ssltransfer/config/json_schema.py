@@ -7,13 +7,13 @@ from typing import Any
 from ssltransfer.config.entities import ConfigFile
 
 SWEEP = {"type": "object", "required": ["for"]}  # not checked: its strings stand for values of any type
-INPUT_FILES = ("InputFile", "NameFile")  # may be the path alone
+ALONE = ("InputFile", "NameFile", "Export")  # may be the path or the model alone
 
 
 def json_schema() -> dict[str, Any]:
     """The schema of a file before its sweeps are expanded. It accepts every valid file, and refuses most others."""
     schema = _relaxed(ConfigFile.model_json_schema())
-    for name in INPUT_FILES:
+    for name in ALONE:
         definition = schema["$defs"][name]
         schema["$defs"][name] = {"anyOf": [{"type": "string"}, definition], "description": definition["description"]}
     for section in schema["properties"].values():

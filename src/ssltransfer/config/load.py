@@ -20,7 +20,7 @@ from ssltransfer.config.protocols import PROTOCOLS
 from ssltransfer.config.sweeps import expand
 from ssltransfer.config.tasks import TASKS
 
-SECTIONS = ("datasets", "pretexts", "features", "clusters", "students", "evaluations")
+SECTIONS = ("datasets", "pretexts", "features", "clusters", "students", "evaluations", "exports")
 
 # Classes by name, for the suggestions for unknown keys.
 _CLASSES: dict[str, type[BaseModel]] = {

@@ -15,7 +15,7 @@ from ssltransfer.config.protocols import FeatureProtocol
 def only_table(config: Config, title: str) -> Config:
     """The configuration without all that this table does not show or need.
 
-    Its report has this table alone, and a folder of its own.
+    Its report has this table alone, and a folder of its own. No model is exported.
 
     Args:
         config: completed.
@@ -37,7 +37,7 @@ def only_table(config: Config, title: str) -> Config:
         for section in sections
     }
     report = config.report.model_copy(update={"tables": (table,), "figures": (), "claims": ()})
-    return replace(shown, **kept, report=report, table=table.title)
+    return replace(shown, **kept, report=report, exports={}, table=table.title)
 
 
 def _find(config: Config, title: str) -> Table:

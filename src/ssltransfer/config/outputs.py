@@ -25,6 +25,11 @@ def report_path(config: Config) -> str:
     return f"{folder}/tables/{re.sub(r'[^a-z0-9]+', '-', config.table.lower()).strip('-')}/index.html"
 
 
+def export_paths(config: Config) -> list[str]:
+    """The exported files; a card is beside each one."""
+    return [f"{config.results}/export/{name}" for name in config.exports]
+
+
 def report_inputs(config: Config) -> dict[str, list[str]]:
     """All results that the report reads: option of the command `report` -> paths."""
     results = config.results

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from ssltransfer.artifacts.files import ArtifactError, atomic_write, file_digest, read_json, write_text
 from ssltransfer.artifacts.metrics import read_metrics
 from ssltransfer.artifacts.workdir import MANIFEST
+from ssltransfer.config.entities import EXPORT_SUFFIXES
 from ssltransfer.config.weights_metadata import HEADER
 from ssltransfer.errors import UserError
 from ssltransfer.extras import import_extra
 from ssltransfer.models.normalize import normalize
 from ssltransfer.models.weights import PretrainedModel, read_model
 
-SUFFIXES = (".pth", ".safetensors", ".pt2", ".onnx")
 TOLERANCE = 1e-4  # of an exported network's outputs, relative to the largest one
 
 
@@ -56,8 +56,8 @@ def export(manifest: Path, output: Path, *, layer: str | None = None, metrics: S
         MissingExtraError: the packages for ONNX are not installed.
         LayerError: there is no such layer.
     """
-    if output.suffix not in SUFFIXES:
-        raise ArtifactError(f"{output}: the suffix selects the format; use one of {', '.join(SUFFIXES)}.")
+    if output.suffix not in EXPORT_SUFFIXES:
+        raise ArtifactError(f"{output}: the suffix selects the format; use one of {', '.join(EXPORT_SUFFIXES)}.")
     if manifest.suffix != ".json":
         raise ArtifactError(f"{manifest}: not a manifest; give {MANIFEST} of the model, in its results folder.")
     metrics = [file for file in metrics if not file.name.endswith(".run.json")]  # of a pattern such as *.json

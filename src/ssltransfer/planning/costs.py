@@ -139,6 +139,10 @@ def estimate(config: Config, machine: Machine) -> Iterator[CostEstimate]:
     for name, models in config.rows.items():
         for model in models:
             yield _evaluation(config, machine, name, model)
+    for name, export in config.exports.items():
+        entry = config.model(export.model)
+        disk = parameters(entry.backbone, include_top=entry.has_top) * 4e-9
+        yield CostEstimate("export", name, (export.model,), 0.0, disk, None)
 
 
 def _index(config: Config, machine: Machine, name: str) -> CostEstimate:

@@ -1,6 +1,7 @@
 """Whether files, folders and networks of a configuration are ready. Reading this module does not import torch."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ def input_problems(config: Config) -> Iterator[str]:
     for name, evaluation in config.evaluations.items():
         yield from _missing_files(evaluation, f"evaluations.{name}")
     yield from network_problems(config)
+    for name in config.exports:
+        if name.endswith(".onnx") and not all(map(find_spec, ("onnxscript", "onnxruntime"))):
+            yield f"exports.{name}: ONNX needs the extra onnx; install ssltransfer[onnx], or use .pt2."
     for name, student in config.students.items():
         made = is_current(f"{config.results}/student/{name}/manifest.json", student)
         if isinstance(student.method, AttentionTransfer) and not made:

@@ -22,6 +22,7 @@ FINISHED = {
     "student": "*/manifest.json",
     "evaluate": "*/*.json",
     "report": "index.html",
+    "export": "*.md",
 }
 
 
