@@ -723,3 +723,9 @@ def test_exports_have_sweeps_and_paths() -> None:
     config = complete({**BASE, "exports": sweep})
     assert export_paths(config) == [f"results/export/{name}" for name in ("jig.pth", "jig.pt2", "cc.onnx")]
     assert config.exports["cc.onnx"].model == "cc"
+
+
+def test_auto_epochs_are_not_for_probes() -> None:
+    probe = {"protocol": {"name": "linear", "schedule": {"epochs": "auto"}}, "models": ["jig"], "train": "a-train"}
+    with pytest.raises(ConfigError, match="auto is for pretexts and students"):
+        complete(changed("evaluations/nn", {**probe, "test": "a-val"}))

@@ -76,3 +76,31 @@ def test_total_steps_is_at_least_one():
 def test_schedule_refuses_invalid_options(given: dict[str, object], message: str):
     with pytest.raises(ValidationError, match=message):
         Schedule.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "updates"),
+    [
+        (1_281_167, 256, 650_593),  # 130 epochs
+        (100_000, 256, 50_781),
+        (1_000_000_000, 256, 650_593),  # as many images as on ImageNet
+        (1_000_000_000, 1024, 162_648),
+        (20_000, 256, 20_000),
+        (2_000, 256, 7_812),  # 1,000 epochs
+        (3, 256, 12),
+    ],
+)
+def test_auto_epochs_depend_on_the_number_of_images(images: int, batch: int, updates: int):
+    schedule = Schedule(epochs="auto", batch_size=batch, lr=1.0, lr_schedule="cosine")
+    assert schedule.total_steps(images) == updates
+    rates = [schedule.lr_at(step, images) for step in range(min(updates, 30_000))]
+    peak = rates.index(max(rates))
+    assert abs(peak - 0.02 * updates) <= 1
+    assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert schedule.lr_at(updates - 1, images) < max(0.01, 6 / updates)
+
+
+def test_auto_epochs_have_their_own_warmup_and_no_milestones():
+    for key, value in (("warmup", 5), ("milestones", (3,)), ("step_size", 3)):
+        with pytest.raises(ValidationError, match="or state the epochs"):
+            Schedule.model_validate({"epochs": "auto", key: value})

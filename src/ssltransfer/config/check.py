@@ -35,6 +35,7 @@ from ssltransfer.config.protocols import (
     Knn,
     Retrieval,
     Segmentation,
+    TrainedProtocol,
 )
 from ssltransfer.config.references import check_references
 from ssltransfer.config.tasks import Imported
@@ -281,6 +282,8 @@ def _check_evaluation(config: Config, evaluation: Evaluation, models: Iterable[s
     _check_disjoint(config, evaluation.train or None, evaluation.test, where, "train and test")
     _known(config.datasets, evaluation.supervised_data, f"{where}.supervised_data", "dataset")
     _check_counts(config, evaluation, where)
+    if isinstance(protocol, TrainedProtocol) and protocol.schedule.epochs == "auto":
+        raise ConfigError(f"{where}.protocol.schedule.epochs: auto is for pretexts and students; state a number.")
     label_file = getattr(getattr(protocol, "label_subset", None), "file", None)
     if label_file:
         label_file.names()  # fails if the file does not exist

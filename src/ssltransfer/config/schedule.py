@@ -1,11 +1,18 @@
 """Training schedule of pretexts, students, baselines and probes."""
 
 from math import cos, pi
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ssltransfer.config.base import Spec
+
+# `epochs: auto`: those of CompRess on ImageNet (protocols 3.3). Fewer images have more epochs, as many as make
+# FEWEST_UPDATES, up to a limit. More images are seen less often, as many in all as on ImageNet. Chosen.
+AUTO_EPOCHS, MOST_EPOCHS = 130, 1000
+FEWEST_UPDATES = 20_000
+MOST_IMAGES = AUTO_EPOCHS * 1_281_167
+AUTO_WARMUP = 0.02  # of the updates
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -17,7 +24,11 @@ class Schedule(Spec):
     devices.
     """
 
-    epochs: float | None = Field(None, gt=0)
+    epochs: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
+        None,
+        description="auto: by the number of images. 130, for fewer images as many as make 20,000 updates but at most "
+        "1,000, for more than ImageNet's as many images in all; the first 2 % of the updates are a warm-up.",
+    )
     steps: int | None = Field(None, ge=1)
     batch_size: int = Field(256, ge=1, description="Images per update, over all devices.")
     optimizer: Literal["sgd", "adam", "adamw", "rmsprop"] = "sgd"
@@ -44,6 +55,11 @@ class Schedule(Spec):
     def _consistent(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of epochs and steps")
+        if self.epochs == "auto" and (self.milestones or self.step_size or self.warmup):
+            raise ValueError(
+                "epochs: auto has a warm-up of its own, and no milestones; remove `warmup`, `milestones` and "
+                "`step_size`, or state the epochs"
+            )
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise ValueError("nesterov needs the optimizer sgd with a momentum; remove it")
         if self.milestones and self.step_size:
@@ -56,7 +72,7 @@ class Schedule(Spec):
 
     def scaled_to_full_set(self, ratio: float) -> Self:
         """The schedule for a subset, `ratio` times smaller than the full set, with as many updates."""
-        if self.steps is not None or ratio == 1:
+        if self.steps is not None or self.epochs == "auto" or ratio == 1:
             return self
         longer = {"epochs": self.epochs, "warmup": self.warmup, "step_size": self.step_size}
         update = {name: length * ratio for name, length in longer.items() if length is not None}
@@ -67,14 +83,18 @@ class Schedule(Spec):
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
-        return max(1, round(self.epochs * samples / self.batch_size))
+        if self.epochs != "auto":
+            return max(1, round(self.epochs * samples / self.batch_size))
+        fewest = min(FEWEST_UPDATES, MOST_EPOCHS * samples / self.batch_size)
+        return max(1, round(min(max(AUTO_EPOCHS * samples / self.batch_size, fewest), MOST_IMAGES / self.batch_size)))
 
     def lr_at(self, step: int, samples: int) -> float:
         """Learning rate of global step `step` (0-based)."""
         unit = 1.0 if self.steps is not None else samples / self.batch_size
         time, total = step / unit, self.total_steps(samples) / unit
-        if time < self.warmup:
-            return self.lr * (step + 1) / (self.warmup * unit)
+        warmup = AUTO_WARMUP * total if self.epochs == "auto" else self.warmup
+        if time < warmup:
+            return self.lr * (step + 1) / (warmup * unit)
         if self.lr_schedule == "cosine":
             return self.lr * 0.5 * (1.0 + cos(pi * time / total))
         if self.lr_schedule == "constant":

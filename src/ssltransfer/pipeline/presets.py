@@ -35,7 +35,7 @@ TEACHERS = {
 }
 STUDENTS = {"mobilenet_v3": "torchvision/mobilenet_v3_large", "vit_tiny": "timm/vit_tiny_patch16_224"}
 # ViTs do not learn with SGD at the rate of a ResNet; chosen.
-VIT_RATE = "optimizer: adamw, lr: 0.0005, weight_decay: 0.05, warmup: 5"
+VIT_RATE = "optimizer: adamw, lr: 0.0005, weight_decay: 0.05"
 
 
 def presets() -> dict[str, str]:

@@ -24,6 +24,7 @@ READS = {
     "label": DATA | MODELS | {"features", "cluster"},
     "student": DATA | MODELS | {"features", "label"},
     "evaluate": DATA | MODELS | {"features"},
+    "export": MODELS,
 }
 
 
