@@ -53,6 +53,19 @@ def test_tables_note_when_random_network_is_best(chain) -> None:
     )
 
 
+def test_baselines_alone_have_no_best_model(chain) -> None:
+    """Beside a student of published weights a star on a random network would say that it is the best one."""
+    chain.dataset("d", classes=["a", "b"])
+    chain.model("teacher", "pretext", {"task": {"name": "imported", "file": "w.pth"}}, trained=False)
+    for model in ("random", "other"):
+        chain.model(model, "pretext", {"task": {"name": "random"}}, trained=False)
+    for model, value in (("teacher", 90.0), ("random", 12.0), ("other", 11.0)):
+        chain.measure("e", model, {"accuracy": [value]})
+    (built,) = build_tables(Report(), load_results(**chain.inputs))
+    assert not built.has_best
+    assert as_text([built]).splitlines()[-1] == "in %"
+
+
 @pytest.mark.parametrize(
     ("labels", "teacher", "student", "best"),
     [

@@ -106,6 +106,11 @@ class Table:
         return tuple(column for column in self.columns if column.paper)
 
     @property
+    def has_best(self) -> bool:
+        """Whether a model is the best one of a column."""
+        return any(cell.best for _, _, rows in self.groups for row in rows for cell in row.cells)
+
+    @property
     def has_chance(self) -> bool:
         """True if any column has a chance level."""
         return any(column.chance is not None for column in self.columns)
@@ -130,9 +135,9 @@ def _build(spec: TableSpec, results: Results) -> Table:
     reference = reference_of(spec)
     kinds = {row: results.kind(models[0]) for row, models in members.items()}
     found = {row: [_metrics(results, column, models) for column in columns] for row, models in members.items()}
-    best = [
-        _best({row: found[row][i] for row in found if kinds[row] not in UNRANKED}, c) for i, c in enumerate(columns)
-    ]
+    # Baselines alone have no best model.
+    ranked = [row for row in found if kinds[row] not in UNRANKED] if "learned" in kinds.values() else []
+    best = [_best({row: found[row][i] for row in ranked}, column) for i, column in enumerate(columns)]
     rows = [
         Row(
             row,
@@ -256,7 +261,7 @@ def _as_text(table: Table) -> str:
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
     lines = [_line(head, widths), "-" * (sum(widths) + 2 * (len(widths) - 1)), *(_line(line, widths) for line in body)]
     units = sorted({column.unit for column in table.columns} - {""})
-    lines.append(f"in {', '.join(units)}; * best model without labels")
+    lines.append(f"in {', '.join(units)}{'; * best model without labels' if table.has_best else ''}")
     return "\n".join(lines)
 
 
