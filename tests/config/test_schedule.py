@@ -79,25 +79,30 @@ def test_schedule_refuses_invalid_options(given: dict[str, object], message: str
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "updates"),
+    ("images", "stated", "batch", "updates"),
     [
-        (1_281_167, 256, 650_593),  # 130 epochs
-        (100_000, 256, 50_781),
-        (1_000_000_000, 256, 650_593),  # as many images as on ImageNet
-        (1_000_000_000, 1024, 162_648),
-        (20_000, 256, 20_000),
-        (2_000, 256, 7_812),  # 1,000 epochs
-        (3, 256, 12),
+        (1_281_167, 256, 256, 650_593),  # 130 epochs
+        (100_000, 256, 256, 50_781),
+        (1_000_000_000, 256, 256, 650_593),  # as many images as on ImageNet
+        (1_000_000_000, 1024, 1024, 162_648),
+        (20_000, 256, 256, 20_000),
+        (2_000, 256, 64, 20_000),
+        (400, 256, 16, 20_000),
+        (200, 256, 16, 12_500),  # 1,000 epochs
+        (3, 100, 25, 120),
     ],
 )
-def test_auto_epochs_depend_on_the_number_of_images(images: int, batch: int, updates: int):
-    schedule = Schedule(epochs="auto", batch_size=batch, lr=1.0, lr_schedule="cosine")
-    assert schedule.total_steps(images) == updates
+def test_auto_epochs_depend_on_the_number_of_images(images: int, stated: int, batch: int, updates: int):
+    auto = Schedule(epochs="auto", batch_size=stated, micro_batch_size=stated, lr=1.0, lr_schedule="cosine")
+    schedule = auto.for_images(images)
+    assert (schedule.batch_size, schedule.total_steps(images)) == (batch, updates)
+    assert auto.stated(images) == {"schedule": {"steps": updates, "batch_size": batch, "warmup": 0.02 * updates}}
     rates = [schedule.lr_at(step, images) for step in range(min(updates, 30_000))]
     peak = rates.index(max(rates))
     assert abs(peak - 0.02 * updates) <= 1
     assert rates[:peak] == sorted(rates[:peak]) and rates[peak:] == sorted(rates[peak:], reverse=True)
     assert schedule.lr_at(updates - 1, images) < max(0.01, 6 / updates)
+    assert Schedule(epochs=3).for_images(images) == Schedule(epochs=3) and not Schedule(epochs=3).stated(images)
 
 
 def test_auto_epochs_have_their_own_warmup_and_no_milestones():

@@ -19,6 +19,7 @@ import torch
 from ssltransfer.artifacts.files import ArtifactError, file_digest
 from ssltransfer.artifacts.index import Index, write_index
 from ssltransfer.artifacts.labels import Labels, write_labels
+from ssltransfer.config import schedule as schedule_module
 from ssltransfer.config.backbones import AlexNet, AnyBackbone, CaffeNet, ResNet18
 from ssltransfer.config.entities import Student
 from ssltransfer.config.methods import ClusterClassification, Supervised
@@ -52,6 +53,19 @@ def test_classifier_exports_the_backbone_alone(objects_path: Path, labels_path: 
     assert manifest["curve"] == file_digest(output.parent / "curve.jsonl")
     assert "seconds" not in manifest and "seconds" in json.loads((output.parent / "run.json").read_text())
     assert not list(output.parent.glob("work/*/checkpoint.pt"))
+
+
+def test_manifest_states_the_schedule_of_auto(
+    objects_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule_module, "MOST_EPOCHS", 1)
+    monkeypatch.setattr(schedule_module, "AUTO_EPOCHS", 1)
+    output = tmp_path / "sup" / "manifest.json"
+    given = spec(supervised=True).model_copy(update={"schedule": Schedule(epochs="auto", batch_size=32, lr=0.01)})
+    student.run(given, data=objects_path, output=output, threads=1)
+    manifest = json.loads(output.read_text())
+    assert manifest["schedule"] == {"steps": 3, "batch_size": 16, "warmup": 0.06}
+    assert manifest["summary"]["step"] == 3 and manifest["spec"]["schedule"]["epochs"] == "auto"
 
 
 def test_student_weights_load_in_torchvision(objects_path: Path, tmp_path: Path) -> None:

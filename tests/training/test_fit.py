@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssltransfer.artifacts.index import Index, read_index
+from ssltransfer.config import schedule as schedule_module
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch, load_batches, sequential_keys, training_keys
 from ssltransfer.data.rng import SampleRNG, seed_of
@@ -95,6 +96,17 @@ def test_fit_equals_a_plain_loop(tmp_path: Path, objects: Index):
     rows = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
     assert rows == fitted.curve
     assert fitted.summary(task.chance_loss)["loss"] == fitted.curve[-1]["loss"]
+
+
+def test_fit_trains_as_long_as_auto_says(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(schedule_module, "FEWEST_UPDATES", 5)
+    monkeypatch.setattr(schedule_module, "AUTO_EPOCHS", 1)
+    auto = Schedule(epochs="auto", batch_size=64, lr=0.1)
+    found, fitted = run(tmp_path / "a", objects, auto)
+    stated = Schedule(steps=5, batch_size=16, lr=0.1, warmup=0.1)
+    assert auto.for_images(len(objects)) == stated, f"{len(objects)} images"
+    expected, _ = run(tmp_path / "b", objects, stated)
+    assert same(found, expected) and fitted.curve[-1]["step"] == 5
 
 
 def test_fit_averages_the_loss_over_the_steps_of_a_row(tmp_path: Path, objects: Index, monkeypatch: pytest.MonkeyPatch):

@@ -13,6 +13,7 @@ AUTO_EPOCHS, MOST_EPOCHS = 130, 1000
 FEWEST_UPDATES = 20_000
 MOST_IMAGES = AUTO_EPOCHS * 1_281_167
 AUTO_WARMUP = 0.02  # of the updates
+UPDATES_PER_EPOCH, SMALLEST_BATCH = 20, 16  # the batch is halved until an epoch has so many, or it would be smaller
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -27,7 +28,8 @@ class Schedule(Spec):
     epochs: Annotated[float, Field(gt=0)] | Literal["auto"] | None = Field(
         None,
         description="auto: by the number of images. 130, for fewer images as many as make 20,000 updates but at most "
-        "1,000, for more than ImageNet's as many images in all; the first 2 % of the updates are a warm-up.",
+        "1,000, for more than ImageNet's as many images in all. The first 2 % of the updates are a warm-up, and "
+        "batches are smaller if an epoch would have fewer than 20.",
     )
     steps: int | None = Field(None, ge=1)
     batch_size: int = Field(256, ge=1, description="Images per update, over all devices.")
@@ -78,23 +80,39 @@ class Schedule(Spec):
         update = {name: length * ratio for name, length in longer.items() if length is not None}
         return self.model_copy(update=update | {"milestones": tuple(drop * ratio for drop in self.milestones)})
 
+    def for_images(self, samples: int) -> Self:
+        """The schedule for a dataset of `samples` images, in which nothing is auto."""
+        if self.epochs != "auto":
+            return self
+        batch = self.batch_size
+        while batch % 2 == 0 and batch >= 2 * SMALLEST_BATCH and samples < UPDATES_PER_EPOCH * batch:
+            batch //= 2
+        fewest = min(FEWEST_UPDATES, MOST_EPOCHS * samples / batch)
+        steps = max(1, round(min(max(AUTO_EPOCHS * samples / batch, fewest), MOST_IMAGES / batch)))
+        micro = self.micro_batch_size if self.micro_batch_size and batch % self.micro_batch_size == 0 else None
+        update = {"epochs": None, "steps": steps, "batch_size": batch, "micro_batch_size": micro}
+        return self.model_copy(update={**update, "warmup": AUTO_WARMUP * steps})
+
+    def stated(self, samples: int) -> dict[str, object]:
+        """For a manifest: the numbers that `auto` stands for; empty without it."""
+        if self.epochs != "auto":
+            return {}
+        found = self.for_images(samples)
+        return {"schedule": {key: getattr(found, key) for key in ("steps", "batch_size", "warmup")}}
+
     def total_steps(self, samples: int) -> int:
         """Number of updates on a data set of `samples` images."""
         if self.steps is not None:
             return self.steps
-        assert self.epochs is not None
-        if self.epochs != "auto":
-            return max(1, round(self.epochs * samples / self.batch_size))
-        fewest = min(FEWEST_UPDATES, MOST_EPOCHS * samples / self.batch_size)
-        return max(1, round(min(max(AUTO_EPOCHS * samples / self.batch_size, fewest), MOST_IMAGES / self.batch_size)))
+        assert self.epochs is not None and self.epochs != "auto"
+        return max(1, round(self.epochs * samples / self.batch_size))
 
     def lr_at(self, step: int, samples: int) -> float:
         """Learning rate of global step `step` (0-based)."""
         unit = 1.0 if self.steps is not None else samples / self.batch_size
         time, total = step / unit, self.total_steps(samples) / unit
-        warmup = AUTO_WARMUP * total if self.epochs == "auto" else self.warmup
-        if time < warmup:
-            return self.lr * (step + 1) / (warmup * unit)
+        if time < self.warmup:
+            return self.lr * (step + 1) / (self.warmup * unit)
         if self.lr_schedule == "cosine":
             return self.lr * 0.5 * (1.0 + cos(pi * time / total))
         if self.lr_schedule == "constant":

@@ -39,7 +39,7 @@ def advice(config: Config) -> Iterator[str]:
 
 
 def _updates(schedule: Schedule, n: int | None) -> int | None:
-    return schedule.steps or (schedule.total_steps(n) if n else None)
+    return schedule.steps or (schedule.for_images(n).total_steps(n) if n else None)
 
 
 def _few_updates(schedule: Schedule, n: int | None, where: str) -> Iterator[str]:

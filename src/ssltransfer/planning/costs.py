@@ -232,6 +232,7 @@ def _student(config: Config, machine: Machine, name: str, student: Student) -> C
     further = student.method.further
     needs = tuple(filter(None, (learned or teacher, *further, student.init, *student.datasets)))
     n, reading = images(config, student.data), machine.images(config.datasets[student.data])
+    schedule = schedule.for_images(n) if n else schedule
     seen = schedule.total_steps(n) * schedule.batch_size if n else None
     work = _student_flops(student, config.model(teacher).backbone if teacher else None)
     work += sum(flops(config.model(one).backbone) for one in further)
@@ -291,6 +292,7 @@ def _training(config: Config, machine: Machine, name: str, pretext: Pretext, dis
         memory = max(memory, training_memory(part.backbone, schedule))
         if n is None and schedule.steps is None:
             return CostEstimate("pretext", name, needs, None, disk, None)
+        schedule = schedule.for_images(n or 1)
         seen = schedule.total_steps(n or 1) * schedule.batch_size * shares[member] / sum(shares.values())
         reading = machine.images(config.datasets[part.data] if part.data else None)
         passes, limit = _passes(

@@ -78,6 +78,7 @@ def run(
             backbone.load_state_dict(trained.backbone.state_dict())
             rule = trained.normalization
             content |= {"summary": fitted.summary(trained.chance_loss), **trained.content()}
+            content |= spec.schedule.stated(len(first.index))
             if spec.snapshots:
                 content["snapshots"] = {str(step): file_digest(file_of(work.folder, step)) for step in spec.snapshots}
             measured |= fitted.measured

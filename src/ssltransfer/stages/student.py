@@ -67,5 +67,5 @@ def run(
         )
         if devices.rank:
             return
-        summary |= {"summary": fitted.summary(task.chance_loss)}
+        summary |= {"summary": fitted.summary(task.chance_loss), **spec.schedule.stated(len(index))}
         finish_model(work, task.written(), task.normalization, summary, device=str(devices), **fitted.measured)

@@ -60,6 +60,7 @@ def fit(
         TrainingError: the loss is not finite, there are no images, or the batch does not divide among the processes.
         Interrupted: the process received a signal to end. The work is saved.
     """
+    schedule = schedule.for_images(len(index))
     check_data(index, schedule, devices.world)
     total = schedule.total_steps(len(index))
     checkpoint = Checkpoint(folder / "checkpoint.pt", rank=devices.rank, world=devices.world)
