@@ -74,7 +74,7 @@ wildcard_constraints:
     student=r"[^/]+",
     evaluation=r"[^/]+",
     model=r"[^/]+",
-    export=r"[^/]+\.(pth|safetensors|pt2|onnx)",
+    export=r"[^/]+(?<!\.md)",
 
 
 def spec_of(section, wildcard):

@@ -74,8 +74,9 @@ class Schedule(Spec):
 
     def scaled_to_full_set(self, ratio: float) -> Self:
         """The schedule for a subset, `ratio` times smaller than the full set, with as many updates."""
-        if self.steps is not None or self.epochs == "auto" or ratio == 1:
+        if self.steps is not None or ratio == 1:
             return self
+        assert self.epochs != "auto"  # not for probes
         longer = {"epochs": self.epochs, "warmup": self.warmup, "step_size": self.step_size}
         update = {name: length * ratio for name, length in longer.items() if length is not None}
         return self.model_copy(update=update | {"milestones": tuple(drop * ratio for drop in self.milestones)})
