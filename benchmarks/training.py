@@ -40,7 +40,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
 
 
 def _compared(setting: Setting, backbone: BackboneOptions, index: Index) -> Comparison:
-    batch, steps = (256, 100) if setting.device == "cuda" else (setting.size(64, 8), setting.size(5, 2))
+    batch, steps = (256, 100) if setting.device == "cuda" else (setting.size(64, 8), setting.size(20, 2))
     spec = Student.model_validate(
         {
             "method": "supervised",

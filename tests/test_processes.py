@@ -1,10 +1,14 @@
-"""A process that waits for the end of another one."""
+"""Memory of a process, and processes that wait for the end of another one."""
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from threading import Event
+
+import pytest
 
 from ssltransfer.processes import on_exit_of
 
@@ -25,3 +29,34 @@ def test_on_exit_of_ended_process():
     ended = Event()
     on_exit_of(process.pid, ended.set)
     assert ended.wait(30)
+
+
+FAULTS = """
+import ctypes, resource, sys
+from ssltransfer.processes import keep_freed_memory
+if sys.argv[1:]:
+    keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+for turn in range(11):
+    block = libc.malloc(64 << 20)
+    ctypes.memset(block, 1, 64 << 20)
+    libc.free(block)
+    if not turn:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(*arguments: str, **environment: str) -> int:
+    """Pages that the kernel gave for ten blocks of 64 MB, each freed before the next, after a first one."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    command = [sys.executable, "-c", FAULTS, *arguments]
+    return int(subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this setting")
+def test_keep_freed_memory_uses_the_same_pages_again():
+    assert page_faults() > 1000
+    assert page_faults("keep") < 100
+    assert page_faults("keep", MALLOC_MMAP_THRESHOLD_="1000000") > 1000  # the user's own setting wins

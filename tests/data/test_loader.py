@@ -6,6 +6,8 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
+from threading import Event, current_thread
+from threading import enumerate as enumerate_threads
 
 import numpy as np
 import psutil
@@ -81,6 +83,46 @@ def test_load_batches_is_independent_of_workers_and_restart(
             assert torch.equal(one.images, other.images) and torch.equal(one.ids, other.ids)
             assert torch.equal(one.epochs, other.epochs)
     assert runs[0][0].images.dtype == torch.uint8 and runs[0][0].images.shape == (10, 3, 16, 16)
+
+
+class NameOfThread(ImageTransform):
+    """A random view; the first pixel is the number of the loader's thread, 255 for the main thread."""
+
+    def apply(self, image: Tensor, rng: Random) -> Tensor:
+        image = RandomResizedCrop(16).apply(image, rng)
+        Event().wait(0.01)  # so that one thread cannot take all images
+        number = current_thread().name.removeprefix("ThreadPoolExecutor-").split("_")[-1]
+        return torch.cat([image.flatten(), torch.tensor([int(number) if number.isdigit() else 255])])
+
+
+def loaded_in_threads(index: Index, threads: int) -> tuple[Tensor, set[int]]:
+    torch.set_num_threads(threads)
+    try:
+        batches = list(load_batches(index, NameOfThread(), training_keys(len(index), 10, 3, 6, seed=4), seed=4))
+    finally:
+        torch.set_num_threads(1)
+    images = torch.cat([batch.images for batch in batches])
+    return images[:, :-1], set(images[:, -1].tolist())
+
+
+def test_load_batches_decodes_large_images_in_threads(objects: Index):
+    large = replace(objects, sizes=np.full_like(objects.sizes, 128))
+    alone, main = loaded_in_threads(large, 1)
+    together, numbers = loaded_in_threads(large, 3)
+    small, also_main = loaded_in_threads(replace(objects, sizes=np.full_like(objects.sizes, 127)), 3)
+    assert torch.equal(alone, together) and torch.equal(alone, small)
+    assert main == also_main == {255} and numbers == {0, 1, 2}
+
+
+def test_load_batches_raises_errors_of_threads_unchanged(objects: Index):
+    large = replace(objects, sizes=np.full_like(objects.sizes, 500))
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(CorruptTargetError, match="no mask: it has\nno bytes"):
+            list(load_batches(large, Failing(), sequential_keys([0, 0, 0, 0], 4), seed=0))
+    finally:
+        torch.set_num_threads(1)
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in enumerate_threads())
 
 
 class RandomNumber(ImageTransform):

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssltransfer.config.schedule import Precision
-from ssltransfer.processes import available_cores
+from ssltransfer.processes import available_cores, keep_freed_memory
 from ssltransfer.training.gpu_lock import DeviceError, gpus_hidden
 
 TIMEOUT = timedelta(minutes=30)  # the other processes wait while one works alone, for example to write a checkpoint
@@ -121,8 +121,8 @@ def plan_devices(threads: int | None = None) -> Devices:
     local, beside = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     cores = max(1, (threads or available_cores()) // beside)
     cuda = torch.cuda.is_available()
-    # On a CPU the loader shares the cores with the network. With two or three cores, loading in the process itself is
-    # faster than a loader process that takes a core from the network.
+    # On a CPU the loader shares the cores with the network. With two or three cores, loading in the process itself,
+    # between the steps, is faster than a loader process that takes a core from the network.
     workers = cores if cuda else int(cores >= 4)
     torch.set_num_threads(cores if cuda else cores - workers)
     if not cuda and not gpus_hidden():
@@ -131,7 +131,9 @@ def plan_devices(threads: int | None = None) -> Devices:
             "check the driver, or unset it to run on the CPU."
         )
     device = torch.device("cpu")
-    if cuda:
+    if not cuda:
+        keep_freed_memory()
+    else:
         device = torch.device("cuda", _gpu_number(local))
         torch.cuda.set_device(device)
         # Near-ties of k-means and nearest neighbors are decided by true float32 products, whatever a container sets.
