@@ -21,7 +21,7 @@ LONGEST_ASPECT = 20  # [chosen] photographs and panoramas stay whole
 
 
 class Transform(ABC):
-    """Prepares an image, and the targets that belong to it, in a worker of the loader.
+    """Prepares an image, and the targets that belong to it, in a worker or in several threads of the loader.
 
     Attributes:
         padding: None if the tensors of all images have one shape. Otherwise a batch pads each tensor at its ends to the
