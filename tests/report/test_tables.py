@@ -96,6 +96,12 @@ def test_tables_do_not_rank_imported_weights(chain, labels: bool | None, teacher
     (built,) = build_tables(Report(), found)
     starred = [row.model for _, _, rows in built.groups for row in rows if row.cells[0].best]
     assert starred == ([best] if labels is False else [])
+    taught = {None: "90.0 (40.0 higher)", True: "80.0 (30.0 higher)", False: None}[labels]
+    about = summary(found)[1]
+    assert about.startswith(f"Under e, {'m' if taught else 'the best of 4 models, imported,'} reaches")
+    assert about.endswith(f"and the best network imported or of an imported or supervised teacher {taught}.") == bool(
+        taught
+    )
     if labels is None:
         assert [title for title, _, _ in built.groups][1].startswith("Imported weights")
         assert "5 models imported or of an imported or supervised teacher" in summary(found)[0]

@@ -38,21 +38,23 @@ def _sentence(results: Results, name: str, measured: list[Metrics]) -> str:
     text = f"Under {name}, {model} reaches {number(best.mean())} {best.unit}"
     if len(best.seeds) > 1:
         text += f" (mean of {len(best.seeds)} seeds, standard deviation {number(best.std())})"
+    taught = "the best network imported or of an imported or supervised teacher"
     others = [
         f"chance level {number(best.chance)}" if best.chance is not None else "",
         _compare(results, best, measured, "random", "the best random network"),
         _compare(results, best, measured, "supervised", "the best supervised network"),
+        _compare(results, best, measured, "unranked", taught) if group == "learned" else "",
     ]
     others = [phrase for phrase in others if phrase]
     return f"{text}, compared with {join_words(others)}." if others else f"{text}."
 
 
 def _compare(results: Results, best: Metrics, measured: list[Metrics], kind: Kind, title: str) -> str:
-    """'the best random network 12.0 (3.4 lower)': a baseline and its distance from the model."""
-    baselines = [metrics.mean() for metrics in measured if results.kind(metrics.model) == kind]
-    if not baselines:
+    """'the best random network 12.0 (3.4 lower)': the best of a kind and its distance from the model."""
+    values = [metrics.mean() for metrics in measured if results.kind(metrics.model) == kind]
+    if not values:
         return ""
     # From the rounded numbers, so that a reader who subtracts finds the same.
-    gap = round(best.mean(), 1) - round(max(baselines), 1)
+    gap = round(best.mean(), 1) - round(max(values), 1)
     words = "equal" if not round(gap, 1) else f"{number(abs(gap))} {'lower' if gap > 0 else 'higher'}"
-    return f"{title} {number(max(baselines))} ({words})"
+    return f"{title} {number(max(values))} ({words})"
