@@ -33,9 +33,9 @@ def test_on_exit_of_ended_process():
 
 FAULTS = """
 import ctypes, resource, sys
-from ssltransfer.processes import keep_freed_memory
+from ssltransfer.training.devices import plan_devices
 if sys.argv[1:]:
-    keep_freed_memory()
+    plan_devices(1)
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 for turn in range(11):
@@ -52,11 +52,15 @@ def page_faults(*arguments: str, **environment: str) -> int:
     """Pages that the kernel gave for ten blocks of 64 MB, each freed before the next, after a first one."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     command = [sys.executable, "-c", FAULTS, *arguments]
-    return int(subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True).stdout)
+    return int(
+        subprocess.run(
+            command, env=clean | {"CUDA_VISIBLE_DEVICES": ""} | environment, capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this setting")
-def test_keep_freed_memory_uses_the_same_pages_again():
+def test_jobs_on_a_cpu_use_freed_pages_again():
     assert page_faults() > 1000
-    assert page_faults("keep") < 100
-    assert page_faults("keep", MALLOC_MMAP_THRESHOLD_="1000000") > 1000  # the user's own setting wins
+    assert page_faults("job") < 100
+    assert page_faults("job", MALLOC_MMAP_THRESHOLD_="1000000") > 1000  # the user's own setting wins

@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -86,7 +88,7 @@ def test_load_batches_is_independent_of_workers_and_restart(
 
 
 class NameOfThread(ImageTransform):
-    """A random view; the first pixel is the number of the loader's thread, 255 for the main thread."""
+    """A random view, flat, and then the number of the loader's thread, 255 for the main thread."""
 
     def apply(self, image: Tensor, rng: Random) -> Tensor:
         image = RandomResizedCrop(16).apply(image, rng)
@@ -95,12 +97,18 @@ class NameOfThread(ImageTransform):
         return torch.cat([image.flatten(), torch.tensor([int(number) if number.isdigit() else 255])])
 
 
-def loaded_in_threads(index: Index, threads: int) -> tuple[Tensor, set[int]]:
-    torch.set_num_threads(threads)
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    torch.set_num_threads(count)
     try:
-        batches = list(load_batches(index, NameOfThread(), training_keys(len(index), 10, 3, 6, seed=4), seed=4))
+        yield
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # as conftest sets it
+
+
+def loaded_in_threads(index: Index, threads: int) -> tuple[Tensor, set[int]]:
+    with torch_threads(threads):
+        batches = list(load_batches(index, NameOfThread(), training_keys(len(index), 10, 3, 6, seed=4), seed=4))
     images = torch.cat([batch.images for batch in batches])
     return images[:, :-1], set(images[:, -1].tolist())
 
@@ -116,12 +124,8 @@ def test_load_batches_decodes_large_images_in_threads(objects: Index):
 
 def test_load_batches_raises_errors_of_threads_unchanged(objects: Index):
     large = replace(objects, sizes=np.full_like(objects.sizes, 500))
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(CorruptTargetError, match="no mask: it has\nno bytes"):
-            list(load_batches(large, Failing(), sequential_keys([0, 0, 0, 0], 4), seed=0))
-    finally:
-        torch.set_num_threads(1)
+    with torch_threads(2), pytest.raises(CorruptTargetError, match=r"^no mask: it has\nno bytes$"):
+        list(load_batches(large, Failing(), sequential_keys([0, 0, 0, 0], 4), seed=0))
     assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in enumerate_threads())
 
 

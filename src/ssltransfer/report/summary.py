@@ -5,6 +5,7 @@ from ssltransfer.report.load_results import Kind, Results
 from ssltransfer.report.text import count, join_words, number
 
 MAX_SENTENCES = 8  # evaluations that the summary describes
+UNRANKED = "imported or of an imported or supervised teacher"
 
 
 def summary(results: Results) -> list[str]:
@@ -15,7 +16,7 @@ def summary(results: Results) -> list[str]:
     parts = [
         f"{count(len(results.datasets), 'dataset')} with {count(images, 'image')}",
         f"{count(learned, 'model')} trained without labels",
-        *([f"{count(unranked, 'model')} imported or of an imported or supervised teacher"] if unranked else []),
+        *([f"{count(unranked, 'model')} {UNRANKED}"] if unranked else []),
         count(len(results.models) - learned - unranked, "baseline"),
         count(len(results.clusters), "clustering"),
         count(len(results.evaluations), "evaluation"),
@@ -38,12 +39,11 @@ def _sentence(results: Results, name: str, measured: list[Metrics]) -> str:
     text = f"Under {name}, {model} reaches {number(best.mean())} {best.unit}"
     if len(best.seeds) > 1:
         text += f" (mean of {len(best.seeds)} seeds, standard deviation {number(best.std())})"
-    taught = "the best network imported or of an imported or supervised teacher"
     others = [
         f"chance level {number(best.chance)}" if best.chance is not None else "",
         _compare(results, best, measured, "random", "the best random network"),
         _compare(results, best, measured, "supervised", "the best supervised network"),
-        _compare(results, best, measured, "unranked", taught) if group == "learned" else "",
+        _compare(results, best, measured, "unranked", f"the best network {UNRANKED}") if group == "learned" else "",
     ]
     others = [phrase for phrase in others if phrase]
     return f"{text}, compared with {join_words(others)}." if others else f"{text}."
