@@ -31,35 +31,37 @@ def run(setting: Setting) -> Iterator[Comparison]:
         n = setting.size(batch if setting.device == "cpu" else 16 * batch, 2)
         network = build_backbone(options, include_top=False).to(setting.device)
         images = torch.rand(n, 3, options.img_size, options.img_size, device=setting.device)
-        for work in (_forward, _training):
-            contenders = {
-                name: work(copy.deepcopy(network).to(memory_format=layout), images.to(memory_format=layout), setting)
-                for name, layout in ((OURS, torch.channels_last), (DEFAULT, torch.contiguous_format))
-            }
-            case = f"{options.slug}, {work.__name__[1:]}, {n} images of {options.img_size}, {setting.threads} threads"
+        for work in (forward, training):
+            contenders = {}
+            for name, layout in ((OURS, torch.channels_last), (DEFAULT, torch.contiguous_format)):
+                copied = copy.deepcopy(network).to(memory_format=layout)
+                contenders[name] = work(copied, images.to(memory_format=layout), setting.threads)
+            case = f"{options.slug}, {work.__name__}, {n} images of {options.img_size}, {setting.threads} threads"
             yield Comparison(case, n, "images", interleave(contenders, setting.rounds), {DEFAULT: None})
 
 
-def _forward(network: Backbone, images: torch.Tensor, setting: Setting) -> Callable[[], None]:
+def forward(network: Backbone, images: torch.Tensor, threads: int) -> Callable[[], None]:
+    """Forward passes, as for features."""
     network.eval()
-    devices = plan_devices(setting.threads)
+    devices = plan_devices(threads)
 
     @torch.inference_mode()
-    def forward() -> None:
+    def infer() -> None:
         with devices.autocast():
             network(images)
 
-    return forward
+    return infer
 
 
-def _training(network: Backbone, images: torch.Tensor, setting: Setting) -> Callable[[], None]:
+def training(network: Backbone, images: torch.Tensor, threads: int) -> Callable[[], None]:
+    """Forward and backward passes."""
     network.train()
-    devices = plan_devices(setting.threads)
+    devices = plan_devices(threads)
 
-    def training() -> None:
+    def train() -> None:
         network.zero_grad()
         with devices.autocast():
             loss = network(images)[network.layers[-1]].float().square().mean()
         loss.backward()
 
-    return training
+    return train
