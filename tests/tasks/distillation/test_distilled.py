@@ -21,11 +21,13 @@ from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import load_batches, sequential_keys
 from ssltransfer.models.weights import read_model
 from ssltransfer.stages import student
+from ssltransfer.tasks.distillation import attention_transfer, distilled
 from ssltransfer.tasks.student import STUDENT_METHODS, StudentInputs, StudentTask
 from ssltransfer.training.devices import Devices, plan_devices
 from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import Trainer
 from tests.helpers import HELPERS
+from tests.helpers.fake_cuda import batch_to_cuda, fake_cuda, move
 from tests.helpers.pretended_cuda import CUDA, PretendCuda, on_gpu
 
 from .conftest import ATTENTION, InputsMaker, spec_of
@@ -133,6 +135,23 @@ def test_student_trains_on_a_pretended_gpu(name: str, size: int, teacher_of: Pat
             trainer.optimizer_step(0.01)
             task.after_step(step)
     assert not cuda.faults and not cuda.waits
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", sorted({*TRAINED} - {"crd"}))  # values decide what CRD computes
+def test_loss_of_student_is_float32_under_autocast_of_a_gpu(
+    name: str, dtype: torch.dtype, teacher_of: Path, make_given: InputsMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = make_given(TRAINED[name], teacher=teacher_of)
+    task: Any = method_of(given)
+    batch = next(load_batches(given.index, task.transform, sequential_keys(range(16), 16), seed=0))
+    for module in (distilled, attention_transfer):
+        monkeypatch.setattr(module, "move", lambda teacher, device: move(teacher))
+    with fake_cuda(dtype) as mode:
+        move(task)
+        batch = batch_to_cuda(mode, batch)
+        outputs = task(batch, batch.rng(0))
+    assert {(value.dtype, value.device) for value in outputs.values()} == {(torch.float32, CUDA)}
 
 
 @pytest.mark.gpu
