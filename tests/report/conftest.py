@@ -100,7 +100,8 @@ class Chain:
         spec = {"model": model, "layer": "conv4"}
         return self._manifest("features", self.root / "features" / name / data, "features", spec, content)
 
-    def cluster(self, name: str, features: str, data: str, k: int = 5) -> Path:
+    def cluster(self, name: str, features: str, data: str, k: int = 5, parents: list[int] | None = None) -> Path:
+        """With `parents`, a level above of as many clusters as these are."""
         n = len(self.indexes[data])
         rows = [{"iteration": i, "objective": 100.0 / i, "moved": n // i, "empty": 0} for i in range(1, 6)]
         folder = self.root / "cluster" / name
@@ -119,7 +120,10 @@ class Chain:
             "layer_shape": [4],
             "pool": None,
         }
-        return self._manifest("clusters", folder, "cluster", {"features": features, "data": data, "k": k}, content)
+        spec = {"features": features, "data": data, "k": k}
+        if parents:
+            spec["levels"], content["levels"] = [max(parents) + 1], [{"centroids": "cd34", "parents": parents}]
+        return self._manifest("clusters", folder, "cluster", spec, content)
 
     def label(self, cluster: str, data: str, k: int = 5) -> Path:
         index = self.indexes[data]

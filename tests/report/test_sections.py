@@ -133,6 +133,22 @@ def test_clusters_purity_and_sizes_match_plain_count(filled) -> None:
     assert found.sizes.tolist() == [5, 5, 5, 5, 0]
 
 
+def test_clusters_of_levels_above_are_unions(chain) -> None:
+    index = chain.dataset("d", classes=["a", "b", "c"])
+    chain.model("m", "pretext", {"task": "random"}, trained=False)
+    chain.feature("f", "d", "m")
+    chain.cluster("k", "f", "d", parents=[2, 0, 0, 2, 1])
+    chain.label("k", "d")
+    (found,) = clusterings(Report(), load_results(**chain.inputs), Plots())
+    fine, coarse = found.datasets
+    assert fine.sizes.tolist() == [5, 5, 5, 5, 0] and coarse.sizes.tolist() == [10, 0, 10]
+    labels = np.array([2, 0, 0, 2])[np.arange(20) % 4]
+    most = sum(np.bincount(index.labels[labels == cluster]).max() for cluster in (0, 2))
+    assert coarse.purity == pytest.approx(100 * most / 20) and coarse.largest_class == fine.largest_class
+    page = chain.report().read_text()
+    assert "clusters of the levels above</dt><dd>3</dd>" in page and page.count('id="label-') == 1
+
+
 def _shares(labels: np.ndarray) -> list[float]:
     return [float((labels == k).mean()) for k in range(5)]
 

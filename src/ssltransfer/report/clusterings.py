@@ -20,15 +20,15 @@ from ssltransfer.report.thumbnails import strip, thumbnail_source
 
 @dataclass(frozen=True)
 class LabeledDataset:
-    """How a clustering divides a dataset.
+    """How a level of a clustering divides a dataset.
 
     Attributes:
-        used: number of clusters with an image.
+        sizes: int64 (number of clusters of the level,), images in each.
         purity, largest_class, nmi: purity and share of the largest class in %; None without true classes.
     """
 
     labels: LabelRecord
-    used: int
+    sizes: np.ndarray
     purity: float | None = None
     largest_class: float | None = None
     nmi: float | None = None
@@ -68,18 +68,23 @@ def clusterings(report: Report, results: Results, plots: Plots) -> Iterator[Clus
             record,
             sizes,
             plots.clustering(rows, sizes, record.content.points, record.name) if rows else [],
-            [_labeled(entry, results) for entry in labels],
+            [row for entry in labels for row in _labeled(entry, record.content, results)],
             _montage(report, results, record.name, sizes, labels),
         )
 
 
-def _labeled(entry: LabelRecord, results: Results) -> LabeledDataset:
-    labels = entry.content.labels
-    used = int((entry.content.sizes > 0).sum())
+def _labeled(entry: LabelRecord, cluster: ClusterManifest, results: Results) -> Iterator[LabeledDataset]:
+    """A dataset at every level, the lowest first."""
     dataset = results.datasets.get(entry.dataset)
-    if dataset is None or not entry.fits(dataset.content) or len(dataset.content.classes) < 2:
-        return LabeledDataset(entry, used)
-    return LabeledDataset(entry, used, *agreement(labels, dataset.content.labels))
+    true = None
+    if dataset is not None and entry.fits(dataset.content) and len(dataset.content.classes) > 1:
+        true = dataset.content.labels
+    levels = [entry.content.labels]
+    for parents in cluster.parents:
+        levels.append(parents[levels[-1]])
+    for k, labels in zip((entry.content.k, *cluster.spec.levels), levels, strict=True):
+        agreed = () if true is None else agreement(labels, true)
+        yield LabeledDataset(entry, np.bincount(labels, minlength=k), *agreed)
 
 
 def agreement(labels: np.ndarray, true: np.ndarray) -> tuple[float, float, float] | tuple[()]:
