@@ -73,7 +73,10 @@ def test_distill_has_at_most_twelve_lines() -> None:
         ("resnet18", ResNet18(), "sgd"),
         ("mobilenet_v3", Torchvision(model="mobilenet_v3_large"), "sgd"),
         ("vit_tiny", Timm(model="vit_tiny_patch16_224"), "adamw"),
-        ("timm/convnext_tiny", Timm(model="convnext_tiny"), "sgd"),
+        ("timm/deit_tiny_patch16_224", Timm(model="deit_tiny_patch16_224"), "adamw"),
+        ("timm/convnext_tiny", Timm(model="convnext_tiny"), "adamw"),
+        ("torchvision/swin_t", Torchvision(model="swin_t"), "adamw"),
+        ("timm/resnet18d", Timm(model="resnet18d"), "sgd"),
     ],
 )
 def test_distill_takes_any_teacher_and_student(student: str, backbone: object, optimizer: str) -> None:
@@ -82,6 +85,11 @@ def test_distill_takes_any_teacher_and_student(student: str, backbone: object, o
     assert (entry.backbone, entry.schedule.optimizer) == (backbone, optimizer)
     assert isinstance(teacher.task, Pretrained) and teacher.backbone == Torchvision(model="resnet50", img_size=224)
     assert list(network_problems(config)) == []
+
+
+def test_unknown_network_of_a_library_is_reported_by_check() -> None:
+    config = init("distill", *NEEDED["distill"], "--student", "timm/no_such_model")
+    assert "students.student.backbone" in [problem.partition(":")[0] for problem in network_problems(config)]
 
 
 @pytest.mark.parametrize("preset", ["distill", "cluster"])

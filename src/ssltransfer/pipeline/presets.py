@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
+from pydantic import TypeAdapter
 
 from ssltransfer.config import complete
-from ssltransfer.config.backbones import BACKBONES
+from ssltransfer.config.backbones import BACKBONES, AnyBackbone, BackboneOptions
 from ssltransfer.config.base import ConfigError, suggest
 from ssltransfer.errors import UserError
 from ssltransfer.pipeline import FOLDER
@@ -34,8 +35,8 @@ TEACHERS = {
     "dinov3": "timm/vit_small_patch16_dinov3.lvd1689m",
 }
 STUDENTS = {"mobilenet_v3": "torchvision/mobilenet_v3_large", "vit_tiny": "timm/vit_tiny_patch16_224"}
-# ViTs do not learn with SGD at the rate of a ResNet; chosen.
-VIT_RATE = "optimizer: adamw, lr: 0.0005, weight_decay: 0.05"
+# Transformers and other networks with layer norms do not learn with SGD at the rate of a ResNet; chosen.
+LAYER_NORM_RATE = "optimizer: adamw, lr: 0.0005, weight_decay: 0.05"
 
 
 def presets() -> dict[str, str]:
@@ -74,8 +75,8 @@ def write_preset(name: str, output: Path, options: Mapping[str, str], backbone: 
     if backbone and not options.keys() & {"teacher", "checkpoint"}:
         raise UserError("--backbone is that of a file of weights; give --teacher or --checkpoint too.")
     replaced = {VALUES[key]: _text(key, value, backbone) for key, value in options.items()}
-    if "/vit" in STUDENTS.get(options.get("student", ""), options.get("student", "")):
-        replaced[LEARNING_RATE] = VIT_RATE
+    if _has_layer_norm(options.get("student", "")):
+        replaced[LEARNING_RATE] = LAYER_NORM_RATE
     replaced |= {
         "../schema.json": str((FOLDER / "config" / "schema.json").resolve()),
         f"config/presets/{name}.yaml": str(output),
@@ -110,6 +111,25 @@ def _backbone(name: str) -> str:
     if name not in names:
         raise ConfigError(f"no backbone is called {name!r}{suggest(name, [*STUDENTS, *names, 'timm/MODEL'])}")
     return name
+
+
+def _has_layer_norm(student: str) -> bool:
+    """Whether a network of a library has one; False if it cannot be built, which `ssltransfer check` reports."""
+    backbone = yaml.safe_load(_backbone(student)) if student else None
+    if not isinstance(backbone, dict):
+        return False
+    import torch
+
+    from ssltransfer.models.build import build_backbone
+
+    try:
+        with torch.device("meta"):
+            network = build_backbone(
+                TypeAdapter[BackboneOptions](AnyBackbone).validate_python(backbone), include_top=False
+            )
+    except Exception:  # libraries raise errors of all kinds
+        return False
+    return any(isinstance(module, torch.nn.LayerNorm) for module in network.modules())
 
 
 def _quoted(path: str) -> str:
