@@ -19,7 +19,7 @@ WORKS = {"forward": forward, "training": training}
 
 def run(setting: Setting) -> Iterator[Comparison]:
     """Each sample is a process of its own, since freed memory that is kept stays kept; its own clock measures."""
-    passes = setting.size(8, 1)
+    passes = setting.size(5, 1)
     for number, (options, batch) in enumerate(NETWORKS[: setting.size(len(NETWORKS), 1)]):
         n = setting.size(batch, 2)
         for work in WORKS:
