@@ -40,7 +40,7 @@ def run(setting: Setting) -> Iterator[Comparison]:
     path = images.draw(setting.folder, setting.size(DRAWN, BATCH))
     options, index = CacheOptions(format="raw", short_side=80), setting.folder / "raw.parquet"
     cache.run(options, data=path, output=index, threads=setting.threads)
-    steps = setting.size(300, 4)
+    steps = setting.size(100, 4)
     goals: tuple[tuple[int, dict[str, float | None]], ...] = (
         (0, {DEFAULT: 0.97, PASSIVE: None}),
         (2, {DEFAULT: None, PASSIVE: 1 / 1.3}),
