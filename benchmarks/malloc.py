@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.harness.measure import OURS, Comparison, Setting, interleave, run_in_process
 from benchmarks.layout import NETWORKS, forward, training
+from ssltransfer.config.backbones import BackboneOptions
 from ssltransfer.models.build import build_backbone
 
 DEFAULT = "glibc's default"
@@ -20,11 +21,13 @@ WORKS = {"forward": forward, "training": training}
 def run(setting: Setting) -> Iterator[Comparison]:
     """Each sample is a process of its own, since freed memory that is kept stays kept; its own clock measures."""
     passes = setting.size(5, 1)
-    for number, (options, batch) in enumerate(NETWORKS[: setting.size(len(NETWORKS), 1)]):
+    for options, batch in NETWORKS[: setting.size(len(NETWORKS), 1)]:
         n = setting.size(batch, 2)
         for work in WORKS:
             contenders = {
-                name: partial(run_in_process, _seconds, number, work, n, passes, setting.threads, environment=variables)
+                name: partial(
+                    run_in_process, _seconds, options, work, n, passes, setting.threads, environment=variables
+                )
                 for name, variables in SETTINGS.items()
             }
             samples = interleave(contenders, setting.rounds, warm_up=False)
@@ -32,9 +35,8 @@ def run(setting: Setting) -> Iterator[Comparison]:
             yield Comparison(case, n * passes, "images", samples, {DEFAULT: None})
 
 
-def _seconds(number: int, work: str, n: int, passes: int, threads: int) -> float:
+def _seconds(options: BackboneOptions, work: str, n: int, passes: int, threads: int) -> float:
     torch.set_num_threads(threads)
-    options = NETWORKS[number][0]
     network = build_backbone(options, include_top=False).to(memory_format=torch.channels_last)
     images = torch.rand(n, 3, options.img_size, options.img_size).contiguous(memory_format=torch.channels_last)
     step = WORKS[work](network, images, threads)
