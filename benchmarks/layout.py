@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 
-from benchmarks.harness.measure import OURS, Comparison, Setting, interleave
+from benchmarks.harness.measure import OURS, Comparison, Setting, interleave, seconds_of_pass
 from ssltransfer.config.backbones import BackboneOptions, CaffeNet, ResNet18, ResNet50, ResNet50V2, RevNet50
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.build import build_backbone
@@ -35,7 +36,8 @@ def run(setting: Setting) -> Iterator[Comparison]:
             contenders = {}
             for name, layout in ((OURS, torch.channels_last), (DEFAULT, torch.contiguous_format)):
                 copied = copy.deepcopy(network).to(memory_format=layout)
-                contenders[name] = work(copied, images.to(memory_format=layout), setting.threads)
+                step = work(copied, images.to(memory_format=layout), setting.threads)
+                contenders[name] = partial(seconds_of_pass, step, setting.size(1, 0))
             case = f"{options.slug}, {work.__name__}, {n} images of {options.img_size}, {setting.threads} threads"
             yield Comparison(case, n, "images", interleave(contenders, setting.rounds), {DEFAULT: None})
 

@@ -142,6 +142,16 @@ def interleave(
     return samples
 
 
+def seconds_of_pass(step: Callable[[], None], least: int) -> float:
+    """Seconds of a pass, the mean of as many as take `least` seconds: one alone may be too short for the clock."""
+    began, passes, spent = time.perf_counter(), 0, 0.0
+    while passes == 0 or spent < least:
+        step()
+        _wait_for_device()
+        passes, spent = passes + 1, time.perf_counter() - began
+    return spent / passes
+
+
 def _wait_for_device() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

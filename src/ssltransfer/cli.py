@@ -118,6 +118,9 @@ class Stage:
             parser.add_argument("--partial", type=Path, metavar="CONFIG", help="instead: the results of a run so far")
         parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
         parser.add_argument("--devices", type=int, default=1, help="GPUs, or processes without GPUs (default: 1)")
+        parser.add_argument(
+            "--nodes", type=int, default=1, help="nodes of a Slurm job that share the devices (default: 1)"
+        )
         for argument in self.arguments:
             argument.add_to(parser)
         parser.set_defaults(call=self.run)
@@ -136,7 +139,14 @@ class Stage:
         if "shard" in arguments:
             inputs["shard"] = arguments.shard
         distributed = self.distributed(spec)
-        rank = launch(arguments.words, arguments.devices, distributed=distributed, gpu=self.gpu)
+        rank = launch(
+            arguments.words,
+            arguments.devices,
+            nodes=arguments.nodes,
+            threads=arguments.threads,
+            distributed=distributed,
+            gpu=self.gpu,
+        )
         if rank and not distributed:
             return
         with rank_context(rank):

@@ -12,8 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
+import yaml
+
+from tests.helpers.workflow import ROOT
 
 ETC = Path("/etc/slurm")
 HOSTS = Path("/etc/hosts")
@@ -75,6 +79,23 @@ def cluster(folder: Path, *, nodes: int = 1) -> Iterator[None]:
             HOSTS.write_text(hosts)
 
 
+def slurm_profile(folder: Path, **stages: dict[str, Any]) -> Path:
+    """The repository's Slurm profile with what a site must edit: here small nodes, no accounting, one core per job.
+
+    Stages use no GPU, or what is given for them.
+    """
+    content: dict[str, Any] = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
+    content |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 5, "latency-wait": 10}
+    content["default-resources"] |= {"mem_mb": 1500}
+    content["set-threads"] = dict.fromkeys(content["set-threads"], 1)
+    for stage, resources in content["set-resources"].items():
+        resources |= {"mem_mb": 1500, **stages.get(stage, {"gpu": 0, "slurm_partition": "cpu"})}
+    file = folder / "profile/config.yaml"
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(content))
+    return file.parent
+
+
 def job_of(wanted: str, state: str = "RUNNING") -> str | None:
     """Id of the job whose comment (rule and wildcards, written by the executor) holds `wanted`, in this state."""
     for line in _ask("squeue", "--noheader", "--states=all", "--format=%i|%T|%k").splitlines():
@@ -97,7 +118,7 @@ def order(*words: str) -> None:
 def _configure(folder: Path, names: list[str]) -> list[Path]:
     name = socket.gethostname().split(".")[0]
     memory = (psutil.virtual_memory().total >> 21) // len(names)
-    cores = max(1, psutil.cpu_count() // len(names))
+    cores = max(2, psutil.cpu_count())  # of each node, whatever the machine has
     nodes = "\n".join(
         f"NodeName={node} NodeHostname={name} NodeAddr=127.0.0.1 Port={_free_port()} CPUs={cores} RealMemory={memory} "
         f"Gres=gpu:{GPUS} State=UNKNOWN"
@@ -105,6 +126,9 @@ def _configure(folder: Path, names: list[str]) -> list[Path]:
     )
     for gpu in range(GPUS):
         os.mknod(folder / f"nvidia{gpu}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    # No program can use them, so they are hidden from what runs in a job.
+    (folder / "prolog.sh").write_text("#!/bin/sh\necho export CUDA_VISIBLE_DEVICES=\n")
+    (folder / "prolog.sh").chmod(0o755)
     (folder / "state").mkdir()
     gres = (f"NodeName={node} Name=gpu File={folder}/nvidia[0-{GPUS - 1}]\n" for node in names)
     (folder / "gres.conf").write_text("".join(gres))
@@ -119,6 +143,8 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
+SlurmdParameters=config_overrides
+TaskProlog={folder}/prolog.sh
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 ProctrackType=proctrack/linuxproc

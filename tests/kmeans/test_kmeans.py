@@ -490,6 +490,21 @@ def test_points_beyond_the_memory_of_a_gpu_are_copied_ahead(budget, monkeypatch)
     assert bool(pageable) == (budget < 1 << 30) and len(cuda.copied) == 10
 
 
+def test_points_for_a_gpu_fit_in_host_memory_with_what_page_locking_wastes(monkeypatch):
+    """torch allocates page-locked memory in powers of two: 10 chunks of 64,000 bytes take 65,536 bytes each."""
+    x = blobs(20_000, 16).astype(np.float16)
+    monkeypatch.setitem(points_module.BLOCK_ROWS, "cuda", 2000)
+    with PretendCuda():
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (1000, 80 << 30))
+
+        def loader(budget: int) -> PointLoader:
+            return PointLoader(Chunks(x, 2000), 2, normalize=False, device=CUDA, where="x", budget=budget)
+
+        work = (1 << 30) - loader(1 << 30)._room
+        assert loader(work + 10 * 65_536).resident_on == torch.device("cpu")
+        assert loader(work + 10 * 65_536 - 1).resident_on is None
+
+
 @pytest.mark.parametrize("blocks", [2, 8])
 def test_lloyd_iteration_waits_for_a_gpu_a_few_times_whatever_the_number_of_blocks(blocks, monkeypatch):
     x = np.random.default_rng(0).normal(size=(800, 12)).astype(np.float16)

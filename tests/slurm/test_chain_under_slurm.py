@@ -8,13 +8,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from tests.helpers.slurm_cluster import cluster, job_of, order, said_of, why_not
-from tests.helpers.workflow import ROOT, command, compared, results, snakemake, tiny, write_config
+from tests.helpers.slurm_cluster import cluster, job_of, order, said_of, slurm_profile, why_not
+from tests.helpers.workflow import command, compared, results, snakemake, tiny, write_config
 
 pytestmark = [
     pytest.mark.slurm,
@@ -40,22 +38,6 @@ THREADS = ["--set-threads", *(f"{stage}=1" for stage in STAGES)]
 ENVIRONMENT = {"SSLTRANSFER_CHECKPOINT_STEPS": "2", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def profile(folder: Path) -> Path:
-    """The repository's profile with what a site must edit: here a small node, no accounting, GPUs in name only."""
-    content: dict[str, Any] = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
-    content |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 5, "latency-wait": 10}
-    content["default-resources"] |= {"mem_mb": 1500}
-    content["set-threads"] = dict.fromkeys(STAGES, 1)
-    for stage, given in content["set-resources"].items():
-        given |= {"mem_mb": 1500, "gpu": 0, "slurm_partition": "cpu"}
-        if stage == "index":
-            given |= {"gpu": 1, "slurm_partition": "gpu"}
-    file = folder / "profile/config.yaml"
-    file.parent.mkdir()
-    file.write_text(yaml.safe_dump(content))
-    return file.parent
-
-
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Callable[[], str]]:
     """The chain on its way through Slurm; a call waits for its end and returns what Snakemake said."""
@@ -63,7 +45,7 @@ def running(tmp_path: Path) -> Iterator[Callable[[], str]]:
     said = tmp_path / "snakemake.out"
     with cluster(tmp_path / "slurm"), said.open("wb") as out:
         process = subprocess.Popen(
-            command("--workflow-profile", str(profile(tmp_path))),
+            command("--workflow-profile", str(slurm_profile(tmp_path, index={"gpu": 1, "slurm_partition": "gpu"}))),
             cwd=tmp_path,
             env={**os.environ, **ENVIRONMENT},
             stdout=out,

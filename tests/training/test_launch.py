@@ -125,6 +125,23 @@ def test_launched_job_ends_when_one_process_fails(objects: Index, labels_path: P
     assert len(run.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        (3, "3 devices cannot be divided equally among 2 nodes; change --devices (the resource gpu) or --nodes"),
+        (4, "2 nodes were requested outside a Slurm job; without Slurm use torchrun on each node."),
+    ],
+)
+def test_several_nodes_that_cannot_be_used(
+    devices: int, said: str, objects_path: Path, labels_path: Path, tmp_path: Path
+):
+    words = [*command(objects_path, labels_path, tmp_path / "s" / "manifest.json", devices=devices), "--nodes", "2"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    run = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert run.returncode == 1 and run.stderr.startswith(f"ssltransfer student: {said}")
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["torchrun", "srun"])
 def test_launch_joins_processes_of_torchrun_and_srun(by: str, objects_path: Path, labels_path: Path, tmp_path: Path):

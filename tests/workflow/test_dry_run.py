@@ -157,6 +157,13 @@ def test_dry_run_reports_error_in_one_line(tmp_path: Path, changes: dict[str, ob
     assert not (tmp_path / "results").exists()
 
 
+def test_dry_run_refuses_nodes_on_which_slurm_would_start_nothing(tmp_path: Path):
+    write_config(tmp_path, tiny())
+    run = snakemake(tmp_path, "--cores", "2", "--quiet", "all", "--set-resources", "pretext:nodes=2")
+    assert run.returncode == 1 and not (tmp_path / "results").exists()
+    assert "ssltransfer: a job on 2 nodes needs the resources mpi and tasks_per_node too" in run.stdout
+
+
 def test_slurm_profile_sets_resources_of_every_stage():
     profile = yaml.safe_load((ROOT / "workflow/profiles/slurm/config.yaml").read_text())
     texts = [file.read_text() for file in (ROOT / "workflow/rules").glob("*.smk")]

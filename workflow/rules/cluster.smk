@@ -14,6 +14,7 @@ rule cluster:
         gpu=1,
     params:
         spec=spec_of("clusters", "cluster"),
+        nodes=nodes,
     shell:
         "ssltransfer cluster --spec {params.spec:q} --features {input.features:q}"
-        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} --nodes {params.nodes} > {log:q} 2>&1"

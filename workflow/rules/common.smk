@@ -78,12 +78,23 @@ wildcard_constraints:
 
 
 def spec_of(section, wildcard):
-    """The canonical spec of the entry that a job makes, its only parameter."""
+    """The canonical spec of the entry that a job makes."""
 
     def spec(wildcards):
         return getattr(CONFIG, section)[wildcards[wildcard]].canonical()
 
     return spec
+
+
+def nodes(wildcards, resources):
+    """Nodes of a Slurm job, which a profile may set (docs/running.md)."""
+    count = resources.get("nodes", 1)
+    if count > 1 and not resources.get("mpi"):
+        sys.exit(
+            f"ssltransfer: a job on {count} nodes needs the resources mpi and tasks_per_node too, or Slurm starts it "
+            "on one of them; see Several nodes in docs/running.md."
+        )
+    return count
 
 
 def report_spec(wildcards):

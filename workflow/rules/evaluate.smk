@@ -19,7 +19,8 @@ rule evaluate:
         gpu=1,
     params:
         spec=evaluation_spec,
+        nodes=nodes,
     shell:
         "ssltransfer evaluate --spec {params.spec:q} --model {input.model:q} --train {input.train:q}"
         " --test {input.test:q} --train-features {input.train_features:q} --test-features {input.test_features:q}"
-        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} --nodes {params.nodes} > {log:q} 2>&1"

@@ -17,9 +17,10 @@ rule features:
         gpu=1,
     params:
         spec=spec_of("features", "features"),
+        nodes=nodes,
     shell:
         "ssltransfer features --spec {params.spec:q} --model {input.model:q} --data {input.data:q}"
-        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} --nodes {params.nodes} > {log:q} 2>&1"
 
 
 # Computes a shard of the chunks into the same store; only with --set-scatter features=N, N > 1.
@@ -41,7 +42,8 @@ rule features_shard:
         gpu=1,
     params:
         spec=spec_of("features", "features"),
+        nodes=nodes,
     shell:
         "ssltransfer features --spec {params.spec:q} --model {input.model:q} --data {input.data:q}"
-        " --shard {wildcards.scatteritem} --output {output:q} --threads {threads} --devices {resources.gpu}"
-        " > {log:q} 2>&1"
+        " --shard {wildcards.scatteritem} --output {output:q}"
+        " --threads {threads} --devices {resources.gpu} --nodes {params.nodes} > {log:q} 2>&1"

@@ -19,7 +19,8 @@ rule pretext:
         gpu=1,
     params:
         spec=spec_of("pretexts", "pretext"),
+        nodes=nodes,
     shell:
         "ssltransfer pretext --spec {params.spec:q} --data {input.data:q} --val {input.val:q}"
         " --task-data {input.task_data:q} --model {input.model:q} --init {input.init:q}"
-        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} --nodes {params.nodes} > {log:q} 2>&1"

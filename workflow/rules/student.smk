@@ -23,9 +23,10 @@ rule student:
         gpu=1,
     params:
         spec=spec_of("students", "student"),
+        nodes=nodes,
     shell:
         "ssltransfer student --spec {params.spec:q} --data {input.data:q} --labels {input.labels:q}"
         " --val {input.val:q} --val-labels {input.val_labels:q} --teacher {input.teacher:q}"
         " --further-teachers {input.further_teachers:q}"
         " --features {input.features:q} --val-features {input.val_features:q} --init {input.init:q}"
-        " --output {output:q} --threads {threads} --devices {resources.gpu} > {log:q} 2>&1"
+        " --output {output:q} --threads {threads} --devices {resources.gpu} --nodes {params.nodes} > {log:q} 2>&1"

@@ -120,8 +120,8 @@ class PointLoader:
         chunks = 1 if device.type == "cpu" else max(1, self.step // source.rows)
         self._rows = chunks * source.rows  # of a read, which is called a chunk below
         self._starts = range(rank * self._rows, n, world * self._rows)  # first rows of this rank's chunks
-        mine = sum(min(self._rows, n - start) for start in self._starts) * dims
-        size = mine * source.dtype.itemsize
+        sizes = [min(self._rows, n - start) * dims * source.dtype.itemsize for start in self._starts]
+        size = sum(sizes)
         chunk = min(n, self._rows) * dims * source.dtype.itemsize
         # Three chunks (read ahead, processed, copied), four blocks (raw, centered, scores, ...), centroids five times
         # as float32 and twice as float64 sums, and labels and distances of each point.
@@ -135,10 +135,12 @@ class PointLoader:
                 f"{' or init: random' if extra else ''}."
             )
         self.resident_on: torch.device | None = None
-        self._numbers, self._room = mine, budget - work
+        self._numbers, self._room = size // source.dtype.itemsize, budget - work
+        # Chunks in host memory are page-locked for a GPU, which torch does in powers of two.
+        host_size = size if on_host else sum(1 << (one - 1).bit_length() for one in sizes)
         if keep and not on_host and size <= (free := int(0.6 * _free_memory(device))):
             self.resident_on, self._room = device, free
-        elif keep and size <= self._room:
+        elif keep and host_size <= self._room:
             self.resident_on = torch.device("cpu")
         # Chunks kept on a GPU become halves. With the points themselves in host memory the last pass reads no store.
         self._keeps_raw = self.resident_on == device and not on_host and size <= budget - work

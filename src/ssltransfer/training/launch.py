@@ -13,7 +13,7 @@ import traceback
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ssltransfer.processes import on_exit_of
 from ssltransfer.training.gpu_lock import DeviceError, set_visible_gpus
@@ -21,16 +21,20 @@ from ssltransfer.training.gpu_lock import DeviceError, set_visible_gpus
 SHUTDOWN_SECONDS = "120"  # for the last checkpoint of a large network; torch's default of 30 may cut it off
 
 
-def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) -> int:
+def launch(
+    words: Sequence[str], devices: int, *, nodes: int = 1, threads: int | None = None, distributed: bool, gpu: bool
+) -> int:
     """Make this process one of the processes of the job.
 
     If torchrun or srun has started several processes, this one joins them. Otherwise GPUs are locked, and for more than
     one device the command is started once per device. In that case this call does not return: the program exits with
-    the exit code and the error message of those processes.
+    the exit code and the error message of those processes, or becomes srun if there are several nodes.
 
     Args:
         words: command line, without the program.
-        devices: number of devices; 0 counts as 1.
+        devices: number of devices on all nodes together; 0 counts as 1.
+        nodes: of the Slurm job.
+        threads: CPU cores of each device on several nodes; the default leaves the number to Slurm.
         distributed: whether the job supports several devices. If not, it runs in one process on one device.
         gpu: whether the job uses a GPU if there is one.
 
@@ -38,7 +42,7 @@ def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) 
         The rank of this process.
 
     Raises:
-        DeviceError: more devices are requested than available.
+        DeviceError: more devices are requested than available, or several nodes cannot be used.
     """
     _join_slurm()
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
@@ -48,6 +52,8 @@ def launch(words: Sequence[str], devices: int, *, distributed: bool, gpu: bool) 
                 os.environ.pop(name, None)
         return rank
     count = max(1, devices) if distributed else 1
+    if nodes > 1 and distributed:
+        _become_srun(words, count, nodes, threads)
     if gpu:
         set_visible_gpus(count)
     if count > 1:
@@ -68,6 +74,23 @@ def _join_slurm() -> None:
     # Jobs on the same node need different ports, below those that the kernel gives to clients.
     variables.setdefault("MASTER_PORT", str(10000 + int(variables["SLURM_JOB_ID"]) % 20000))
     variables |= {"RANK": variables["SLURM_PROCID"], "WORLD_SIZE": str(tasks), "LOCAL_RANK": variables["SLURM_LOCALID"]}
+
+
+def _become_srun(words: Sequence[str], count: int, nodes: int, threads: int | None) -> NoReturn:
+    """Replace this process by srun, which starts the command once per device and forwards signals to all of them."""
+    if count % nodes:
+        raise DeviceError(
+            f"{count} devices cannot be divided equally among {nodes} nodes; change --devices (the resource gpu) or "
+            "--nodes (the resource nodes)."
+        )
+    if "SLURM_JOB_ID" not in os.environ:
+        raise DeviceError(f"{nodes} nodes were requested outside a Slurm job; without Slurm use torchrun on each node.")
+    options = [f"--nodes={nodes}", f"--ntasks={count}", f"--ntasks-per-node={count // nodes}", "--kill-on-bad-exit=1"]
+    if threads:
+        options.append(f"--cpus-per-task={threads}")
+    # Bound to one GPU each, the processes of a node could not reach each other's memory.
+    options.append("--gpu-bind=none")
+    os.execvp("srun", ["srun", *options, sys.executable, "-P", "-m", "ssltransfer.cli", *words])
 
 
 def _torchrun(words: Sequence[str], count: int) -> int:

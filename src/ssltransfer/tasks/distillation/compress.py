@@ -123,20 +123,19 @@ class CompressTask(DistillationTask):
     @torch.no_grad()
     def after_step(self, step: int) -> None:
         """Enqueue the batch, then update the momentum encoder."""
-        keys = [concat_all_gather(torch.cat(parts)) for parts in zip(*self._pending, strict=True)]
+        gathered = [concat_all_gather(torch.cat(parts)) for parts in zip(*self._pending, strict=True)]
         self._pending = []
         queue_ptr: Tensor = self.queue_ptr  # type: ignore[assignment]
-        for name, rows in zip(("queue_ids", "teacher_queue", "student_queue"), keys, strict=False):
+        for name, rows in zip(("queue_ids", "teacher_queue", "student_queue"), gathered, strict=False):
             queue: Tensor = getattr(self, name)
             rows = rows[-len(queue) :]
             queue.index_copy_(0, (queue_ptr + torch.arange(len(rows), device=queue.device)) % len(queue), rows)
         queue_ptr.copy_((queue_ptr + len(rows)) % len(queue))
         if self.momentum_encoder is not None:
             assert isinstance(self.method, Compress2q)
-            for name, module in (("backbone", self.backbone), ("head", self.head)):
-                pairs = zip(self.momentum_encoder[name].parameters(), module.parameters(), strict=True)
-                for key, query in pairs:
-                    key.lerp_(query, 1 - self.method.momentum)
+            keys: list[Tensor] = list(self.momentum_encoder.parameters())
+            queries: list[Tensor] = [*self.backbone.parameters(), *self.head.parameters()]
+            torch._foreach_lerp_(keys, queries, 1 - self.method.momentum)  # one kernel for all
 
 
 def divergence(
