@@ -84,8 +84,9 @@ def plans(results: Path) -> str:
             printed = io.StringIO()
             with redirect_stdout(printed):
                 print_estimate(config, node)
-            summary = printed.getvalue()[printed.getvalue().rindex("\nstage ") :].strip()
-            parts.append(f"`config/{paper}.yaml`:\n\n" + textwrap.indent(summary, "    ") + "\n")
+            summary = printed.getvalue()[printed.getvalue().rindex("\nstage ") :].strip().splitlines()
+            lines = [line for line in summary if not line.startswith("Not ready:")]  # the images are not here
+            parts.append(f"`config/{paper}.yaml`:\n\n" + textwrap.indent("\n".join(lines), "    ") + "\n")
     return "\n".join(parts)
 
 

@@ -169,6 +169,17 @@ def test_config_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("paper", ["noroozi2018", "kolesnikov2019", "doersch2017"])
+def test_inputs_are_checked_without_torch(paper: str) -> None:
+    """Snakemake does it before it lists the jobs."""
+    code = (
+        "import sys; from ssltransfer.config import read_config; from ssltransfer.planning.inputs import input_problems; "
+        f"list(input_problems(read_config('config/{paper}.yaml'))); print('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.strip() == "False", run.stderr
+
+
 def test_describe_prints_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", "compress-1q"]) == 0
     text = capsys.readouterr().out

@@ -270,7 +270,7 @@ def evaluated(protocol: Any, backbone: Any = "caffenet", data: tuple[str, str] =
     return {"pretexts": {"m": ROTATION | {"backbone": backbone}}, "evaluations": {"e": entry}}
 
 
-def attention(teacher: str, task: str) -> Any:
+def attention(teacher: str, task: str | dict[str, Any]) -> Any:
     method = {"name": "attention-transfer", "teacher": "m", "task": task}
     student = {"method": method, "data": "a", "backbone": "caffenet", "schedule": SCHEDULE}
     return pretext(teacher, "caffenet") | {"students": {"s": student}}
@@ -369,6 +369,10 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: attention("jigsaw", "jigsaw++"),
         "students.s.method: jigsaw++ normalizes images by `per-image`, but the teacher m by `per-channel`; name a "
         "teacher with the same normalization.",
+    ),
+    "a teacher's normalization that an option decides": (
+        lambda: attention("jigsaw", {"name": "rotation", "augment": "inception"}),
+        "students.s.method: rotation normalizes images by `half`, but the teacher m by `per-channel`; name a ",
     ),
     "a teacher with the same normalization": (lambda: attention("jigsaw", "jigsaw"), ""),
     "frozen layers": (

@@ -15,7 +15,7 @@ from ssltransfer.config.base import InputFile, NameFile, Normalize
 from ssltransfer.config.entities import Pretext, Student
 from ssltransfer.config.methods import AttentionTransfer
 from ssltransfer.config.protocols import Depth, ProtocolOptions, Segmentation
-from ssltransfer.config.tasks import ForeignWeights, Imported, Jigsaw, JigsawKolesnikov, JigsawPP, MultiTask, Pretrained
+from ssltransfer.config.tasks import ForeignWeights, Jigsaw, JigsawKolesnikov, JigsawPP, Pretrained
 from ssltransfer.data.permutations import permutation_set
 from ssltransfer.errors import UserError
 
@@ -105,18 +105,10 @@ def _feature_file_problems(config: Config, name: str) -> Iterator[str]:
 def _normalization_of(model: Pretext | Student) -> Normalize | None:
     """Normalization of the images of a model before it is made; None if its options alone do not determine it."""
     if isinstance(model, Pretext):
-        task = model.task
-    elif isinstance(model.method, AttentionTransfer):
-        task = model.method.task
-    else:
-        return None if model.init else "imagenet"
-    if isinstance(task, Imported):
-        return task.normalize
-    if isinstance(task, MultiTask) or not task.is_trainable:
-        return None
-    from ssltransfer.tasks.pretext.base import PRETEXT_TASKS  # imports torch
-
-    return getattr(PRETEXT_TASKS[type(task)], "normalization", None)
+        return model.task.normalization
+    if isinstance(model.method, AttentionTransfer):
+        return model.method.task.normalization
+    return None if model.init else "imagenet"
 
 
 def _impossible_permutations(pretext: Pretext, where: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 from pydantic import Field
 
 from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.base import Options
+from ssltransfer.config.base import Normalize, Options
 from ssltransfer.config.formats import TargetKind
 
 
@@ -42,6 +42,11 @@ class TaskOptions(Options):
     images_per_group: ClassVar[int] = 1
     min_images: ClassVar[int] = 1
     gpu_hours_per_epoch: ClassVar[float | None] = None
+
+    @property
+    def normalization(self) -> Normalize | None:
+        """Normalization of images when later stages use the backbone; None if the options do not determine it."""
+        return None
 
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """The forward passes of one training image, for cost estimates."""

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import Normalize
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
@@ -26,6 +27,11 @@ class Colorization(TaskOptions):
     prior_images: int = Field(5000, ge=1, description="Evenly spaced training images that are measured.")
     prior_smoothing: float = Field(0.5, gt=0, le=1, description="Weight of a uniform distribution in the prior.")
     min_chroma: float = Field(5.0, ge=0, description="Images with no |a| or |b| above this have a loss of zero.")
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "lab-lightness"
 
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """The whole image."""

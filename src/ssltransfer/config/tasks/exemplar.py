@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import Normalize
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
@@ -22,6 +23,11 @@ class Exemplar(TaskOptions):
     norm_axis: Literal["view", "batch"] = Field(
         "view", description="L2 normalization of each view's embedding, or of each dimension over the batch (the code)."
     )
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "per-image"
 
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """One for each view."""

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import Normalize
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 from ssltransfer.config.tasks.relative_position_residual import ResidualHead
 
@@ -29,6 +30,11 @@ class ExemplarPatches(TaskOptions):
     contrast: tuple[float, float] = (0.5, 2.0)
     margin: float = Field(0.5, gt=0)
     head: ResidualHead = ResidualHead()
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "imagenet"
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

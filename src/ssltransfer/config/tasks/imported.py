@@ -59,6 +59,11 @@ class Imported(ForeignWeights):
     )
 
     @property
+    def normalization(self) -> Normalize | None:
+        """The stated one; None leaves it to the file."""
+        return self.normalize
+
+    @property
     def is_exported(self) -> bool:
         """Whether the file is a whole network, which is used as it is."""
         return self.file is not None and self.file.location.suffix in SUFFIXES

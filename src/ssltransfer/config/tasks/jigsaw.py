@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.base import InputFile, Spec
+from ssltransfer.config.base import InputFile, Normalize, Spec
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
@@ -68,3 +68,8 @@ class Jigsaw(PuzzleOptions):
     reference = "Noroozi & Favaro 2016; protocols 1.1"
     permutations: int = Field(1000, ge=2, le=40320)
     grayscale_prob: float = Field(0.3, ge=0, le=1, description="Probability that an image is gray.")
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "per-channel"

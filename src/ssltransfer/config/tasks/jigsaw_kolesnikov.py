@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones import BackboneOptions
-from ssltransfer.config.base import InputFile
+from ssltransfer.config.base import InputFile, Normalize
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 from ssltransfer.config.tasks.jigsaw import Tiles
 
@@ -23,6 +23,11 @@ class PatchOptions(TaskOptions):
     bn_momentum: float = Field(
         0.003, gt=0, le=1, description="Weight of a batch in that layer's running statistics; short runs need 0.1."
     )
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "per-image"
 
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ssltransfer.config.base import Normalize
 from ssltransfer.config.tasks.jigsaw import PuzzleOptions, Tiles
 
 # Largest sets of permutations that `ssltransfer.data.permutations` finds, by their smallest distance.
@@ -29,6 +30,11 @@ class JigsawPP(PuzzleOptions):
     color_projection_prob: float = Field(
         0.0, ge=0, le=1, description="Probability of color projection in the other puzzles."
     )
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "per-image"
 
     @model_validator(mode="after")
     def _enough(self) -> Self:

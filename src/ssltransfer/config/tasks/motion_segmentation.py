@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import Normalize
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 _Side = Annotated[int, Field(ge=32, le=2048)]
@@ -25,6 +26,11 @@ class MotionSegmentation(TaskOptions):
     )
     hidden_dim: int = Field(4096, ge=1, description="Channels of the two 1x1 convolutions of the head.")
     hflip: bool = Field(True, description="Flip left to right with probability 0.5.")
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "imagenet"
 
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """In proportion to the area of the input."""

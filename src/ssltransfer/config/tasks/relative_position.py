@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import Normalize
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
@@ -65,6 +66,11 @@ class RelativePosition(PatchGrid):
     color_mode: Literal["drop", "project"] = Field("drop", description="Against the chromatic aberration shortcut.")
     stem_stride: int | None = Field(None, ge=1, le=8, description="First stride on patches; default the backbone's.")
     hidden_dim: int = Field(4096, ge=1, description="Width of fc6 (for each patch), fc7 and fc8.")
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "per-image"
 
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """The patches of all grids, with `stem_stride`."""

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ssltransfer.config.base import Spec
+from ssltransfer.config.base import Normalize, Spec
 from ssltransfer.config.tasks.relative_position import PatchGrid
 
 
@@ -36,3 +36,8 @@ class RelativePositionResidual(PatchGrid):
     width: int | None = Field(
         None, ge=1, description="Width between them, after a linear layer; default: that of two patches (2 x 4608)."
     )
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "lab-lightness" if self.lightness_input else "per-image"

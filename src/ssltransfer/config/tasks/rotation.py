@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from ssltransfer.config.backbones import BackboneOptions
+from ssltransfer.config.base import Normalize
 from ssltransfer.config.tasks.base import ForwardPasses, TaskOptions
 
 
@@ -19,6 +20,11 @@ class Rotation(TaskOptions):
         description="RotNet's random resized crop, Inception's (Kolesnikov 2019), or a random crop.",
     )
     hidden_dim: int = Field(4096, ge=1, description="Width of fc6 and fc7 of backbones that end in a map.")
+
+    @property
+    def normalization(self) -> Normalize:
+        """Normalization of the inputs of this task."""
+        return "half" if self.augment == "inception" else "imagenet"
 
     def forward_passes(self, backbone: BackboneOptions) -> ForwardPasses:
         """One for each rotation."""

@@ -17,7 +17,6 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import Warp
 from ssltransfer.logs import logger
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
-from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 from ssltransfer.tasks.pretext.pooled_backbone import last_map
 from ssltransfer.training.devices import Devices
@@ -40,13 +39,12 @@ class ColorizationTask(PretextTask):
         constant: buffer, float (): loss of the best constant prediction; ln 313 until then.
     """
 
-    normalization: Normalize = "lab-lightness"
     weights: Tensor
     constant: Tensor
 
     def __init__(self, options: Colorization, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
-        self.options = options
+        self.options, self.normalization = options, options.normalization
         self.backbone = backbone_of(backbone, seed)
         self.layer, (channels, *map_size) = last_map(self.backbone, options.resize, "Images")
         self.map_size = (map_size[0], map_size[1])

@@ -14,7 +14,6 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transfer import to_device
 from ssltransfer.data.transforms import RandomResizedCrop, Views
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask
 from ssltransfer.tasks.pretext.pooled_backbone import PatchEmbed
 from ssltransfer.training.task import TrainingError
@@ -32,11 +31,10 @@ class ExemplarTask(PretextTask):
     views too, the same in each validation.
     """
 
-    normalization: Normalize = "per-image"
-
     def __init__(self, options: Exemplar, backbone: BackboneOptions, seed: int):
         super().__init__()
         self.options, self.size = options, backbone.img_size
+        self.normalization = options.normalization
         self.backbone = build_backbone(backbone, include_top=False, seed=seed)
         self.embedding = PatchEmbed(self.backbone, backbone.img_size, "Images", options.embed_dim, seed=seed + 1)
         self.chance_loss = options.margin

@@ -15,7 +15,7 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transfer import to_device
 from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import Backbone
-from ssltransfer.models.normalize import Normalize, normalize
+from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of, partners
 from ssltransfer.tasks.pretext.residual_head import PatchVectors
 
@@ -29,11 +29,9 @@ class ExemplarPatchesTask(PretextTask):
     padded by reflection.
     """
 
-    normalization: Normalize = "imagenet"
-
     def __init__(self, options: ExemplarPatches, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
-        self.options = options
+        self.options, self.normalization = options, options.normalization
         self.backbone = backbone_of(backbone, seed)
         self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         self.chance_loss = options.margin

@@ -8,7 +8,6 @@ from ssltransfer.data.device_ops import random_grayscale, standardize
 from ssltransfer.data.permutations import permutation_set
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, permute
-from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 
@@ -22,11 +21,9 @@ class JigsawTask(PuzzleTask):
     a tile standardized (protocols 1.1).
     """
 
-    normalization: Normalize = "per-channel"
-
     def __init__(self, options: Jigsaw, backbone: BackboneOptions, seed: int):
         super().__init__(options, backbone, seed, permutation_set(options))
-        self.options = options
+        self.options, self.normalization = options, options.normalization
 
     def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,)."""

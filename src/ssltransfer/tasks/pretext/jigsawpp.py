@@ -9,7 +9,6 @@ from ssltransfer.data.device_ops import project_colors, random_grayscale, standa
 from ssltransfer.data.permutations import permutation_set
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import cut_tiles, occlude, permute
-from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, partners
 from ssltransfer.tasks.pretext.puzzle import PuzzleTask
 
@@ -21,11 +20,9 @@ class JigsawPPTask(PuzzleTask):
     Images are taken in pairs: the occluders of an image come from its partner in the batch (`partners`).
     """
 
-    normalization: Normalize = "per-image"
-
     def __init__(self, options: JigsawPP, backbone: BackboneOptions, seed: int):
         super().__init__(options, backbone, seed, permutation_set(options))
-        self.options = options
+        self.options, self.normalization = options, options.normalization
 
     def puzzles(self, images: Tensor, rng: SampleRNG) -> tuple[Tensor, Tensor]:
         """uint8 (B, 3, S, S) -> normalized tiles float (B, 9, 3, t, t) and permutations int64 (B,).

@@ -18,7 +18,7 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.targets import read_target
 from ssltransfer.data.transforms import Transform, resize
 from ssltransfer.models.backbone import Backbone, LayerError, initialize
-from ssltransfer.models.normalize import Normalize, normalize
+from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 
 
@@ -49,12 +49,11 @@ class MotionSegmentationTask(PretextTask):
         LayerError: the images are too small for the backbone.
     """
 
-    normalization: Normalize = "imagenet"
     chance_loss = math.log(2)
 
     def __init__(self, options: MotionSegmentation, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
-        self.options = options
+        self.options, self.normalization = options, options.normalization
         self.backbone = backbone_of(backbone, seed)
         self.layer = self.backbone.options.spatial_layers[-1]
         hidden = options.hidden_dim

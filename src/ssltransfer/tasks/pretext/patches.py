@@ -16,7 +16,6 @@ from ssltransfer.data.tiles import cut_tiles
 from ssltransfer.data.transforms import Warp
 from ssltransfer.models.backbone import initialize, initialize_last
 from ssltransfer.models.build import build_backbone
-from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PretextTask
 from ssltransfer.tasks.pretext.pooled_backbone import PatchEmbed
 from ssltransfer.training.task import accuracy
@@ -67,13 +66,12 @@ class PatchTask(PretextTask):
     center crop, and patches from the centers of the cells; gray and labels are random, the same in each validation.
     """
 
-    normalization: Normalize = "per-image"
     options: PatchOptions
     network: PatchNetwork
 
     def __init__(self, options: PatchOptions, answers: int):
         super().__init__()
-        self.options = options
+        self.options, self.normalization = options, options.normalization
         self.chance_loss = math.log(answers)
 
     @property

@@ -18,7 +18,6 @@ from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.tiles import OFFSETS, PatchPairs, patch_pairs
 from ssltransfer.data.transforms import ImageTransform, resize
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
-from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
@@ -124,11 +123,10 @@ class RelativePositionTask(PairTask):
     """
 
     options: RelativePosition
-    normalization: Normalize = "per-image"
 
     def __init__(self, options: RelativePosition, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
-        self.options = options
+        self.options, self.normalization = options, options.normalization
         if isinstance(backbone, BackboneOptions):
             backbone = backbone.with_stem_stride(options.stem_stride)
         self.backbone = backbone_of(backbone, seed)

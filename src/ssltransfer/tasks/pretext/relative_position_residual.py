@@ -9,7 +9,6 @@ from ssltransfer.data.device_ops import drop_colors, random_downsample, scale_by
 from ssltransfer.data.lab import lightness_alone, rgb_to_lab
 from ssltransfer.data.tiles import OFFSETS, PatchPairs
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
-from ssltransfer.models.normalize import Normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, backbone_of
 from ssltransfer.tasks.pretext.relative_position import PairTask
 from ssltransfer.tasks.pretext.residual_head import ConnectedUnit, PatchVectors
@@ -31,7 +30,7 @@ class RelativePositionResidualTask(PairTask):
     def __init__(self, options: RelativePositionResidual, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
         self.options = options
-        self.normalization: Normalize = "lab-lightness" if options.lightness_input else "per-image"
+        self.normalization = options.normalization
         self.backbone = backbone_of(backbone, seed)
         self.vectors = PatchVectors(self.backbone, options.head, patch=options.patch, seed=seed + 1)
         both = 2 * self.vectors.features

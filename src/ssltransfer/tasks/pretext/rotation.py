@@ -15,7 +15,7 @@ from ssltransfer.data.loader import Batch
 from ssltransfer.data.rng import SampleRNG
 from ssltransfer.data.transforms import RandomResizedCrop, ResizeCenterCrop, Transform
 from ssltransfer.models.backbone import Backbone, initialize, initialize_last
-from ssltransfer.models.normalize import Normalize, normalize
+from ssltransfer.models.normalize import normalize
 from ssltransfer.tasks.pretext.base import PRETEXT_TASKS, PretextTask, backbone_of
 from ssltransfer.tasks.pretext.pooled_backbone import PooledBackbone
 from ssltransfer.training.task import accuracy
@@ -37,7 +37,7 @@ class RotationTask(PretextTask):
     def __init__(self, options: Rotation, backbone: BackboneOptions | Backbone, seed: int):
         super().__init__()
         self.options = options
-        self.normalization: Normalize = "half" if options.augment == "inception" else "imagenet"
+        self.normalization = options.normalization
         self.backbone = backbone_of(backbone, seed)
         self.size, self.short_side = self.backbone.options.img_size, self.backbone.options.short_side
         vector = self.backbone.options.embedding_layer
