@@ -173,7 +173,8 @@ def test_config_imports_no_torch() -> None:
 def test_inputs_are_checked_without_torch(paper: str) -> None:
     """Snakemake does it before it lists the jobs."""
     code = (
-        "import sys; from ssltransfer.config import read_config; from ssltransfer.planning.inputs import input_problems; "
+        "import sys; from ssltransfer.config import read_config; "
+        "from ssltransfer.planning.inputs import input_problems; "
         f"list(input_problems(read_config('config/{paper}.yaml'))); print('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
