@@ -73,6 +73,7 @@ class PretendCuda(TorchDispatchMode):
         waits: place in the code -> how often the host waited there.
         launches: operators that would start a kernel.
         copied: host-to-device copies: (bytes, pinned).
+        aside: how many of them are on a stream of their own.
     """
 
     def __init__(self, *, strict: bool = False, package: str = "ssltransfer"):
@@ -81,6 +82,7 @@ class PretendCuda(TorchDispatchMode):
         self._there: dict[int, StorageWeakRef] = {}
         self._pinned: dict[int, StorageWeakRef] = {}
         self._target: bool | None = None
+        self._aside = False
         self.reset()
         self._stack = contextlib.ExitStack()
 
@@ -93,6 +95,7 @@ class PretendCuda(TorchDispatchMode):
         self.shapes: set[tuple[Any, ...]] = set()
         self.launches = 0
         self.copied: list[tuple[int, bool]] = []
+        self.aside = 0
 
     # ---- marks
 
@@ -119,6 +122,15 @@ class PretendCuda(TorchDispatchMode):
         finally:
             self._target = before
 
+    @contextlib.contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        """What is copied in this context is copied beside other work."""
+        before, self._aside = self._aside, stream is not None
+        try:
+            yield
+        finally:
+            self._aside = before
+
     # ---- records
 
     def _where(self) -> str:
@@ -144,6 +156,7 @@ class PretendCuda(TorchDispatchMode):
     def moved(self, x: Tensor) -> None:
         pinned = x.untyped_storage()._cdata in self._pinned
         self.copied.append((x.numel() * x.element_size(), pinned))
+        self.aside += self._aside
         if not pinned:
             self.wait(f"pageable copy to the device ({x.numel() * x.element_size()} bytes)")
 
@@ -385,7 +398,7 @@ def _patches(mode: PretendCuda) -> Iterator[Any]:
     yield mock.patch.object(torch.amp, "GradScaler", lambda kind="cuda", **given: scaler("cpu", **given))
     yield mock.patch.object(torch.cuda, "Event", lambda **_: _Event(mode))
     yield mock.patch.object(torch.cuda, "Stream", _Stream)
-    yield mock.patch.object(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    yield mock.patch.object(torch.cuda, "stream", mode.stream)
     yield mock.patch.object(torch.cuda, "current_stream", _Stream)
     yield mock.patch.object(torch.Tensor, "record_stream", lambda *_: None)
     yield mock.patch.object(torch.cuda, "is_bf16_supported", lambda **_: True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from ssltransfer.artifacts.index import Index
 from ssltransfer.config.schedule import Schedule
 from ssltransfer.data.loader import Batch
 from ssltransfer.training.devices import Devices
+from ssltransfer.training.fit import fit
 from ssltransfer.training.train_step import Trainer
 from tests.helpers import HELPERS
 from tests.helpers.pretended_cuda import CUDA, PretendCuda
@@ -63,10 +65,19 @@ def test_batches_are_pinned_and_keep_their_keys_on_the_cpu() -> None:
     batch = Batch(image, torch.arange(2), torch.zeros(2), {"label": torch.arange(2)}, torch.ones(2, 2))
     with PretendCuda() as cuda:
         pinned = pin_memory(batch)  # as torch's loader does it
-        moved = pinned.to(CUDA)
+        moved = pinned.to(CUDA, GPU.copies)
         assert moved.images.is_cuda and moved.targets["label"].is_cuda
         assert not (moved.ids.is_cuda or moved.epochs.is_cuda or moved.sizes.is_cuda)
-    assert not cuda.waits and len(cuda.copied) == 2
+    assert not cuda.waits and len(cuda.copied) == cuda.aside == 2
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set")
+def test_training_copies_batches_beside_the_work_of_the_gpu(objects: Index, tmp_path: Path) -> None:
+    schedule = Schedule(steps=3, batch_size=8, lr=0.01)
+    with PretendCuda() as cuda:
+        fit(small_task("rotation"), objects, schedule, seed=0, folder=tmp_path, devices=GPU)
+    assert not cuda.faults
+    assert cuda.aside == 3 * 2, "images and class labels of three batches"
 
 
 @pytest.mark.slow

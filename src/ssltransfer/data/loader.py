@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
@@ -53,10 +53,20 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def to(self, device: torch.device) -> Batch:
-        """The batch with images and targets on a device; the copy of pinned memory is asynchronous."""
-        targets = {name: part.to(device, non_blocking=True) for name, part in self.targets.items()}
-        return replace(self, images=self.images.to(device, non_blocking=True), targets=targets)
+    def to(self, device: torch.device, copies: torch.cuda.Stream | None = None) -> Batch:
+        """The batch with images and targets on a device; the copy of pinned memory is asynchronous.
+
+        copies: stream on which a GPU copies while it still works on the batches before; default the current stream.
+        """
+        with torch.cuda.stream(copies) if copies is not None else nullcontext():
+            images = self.images.to(device, non_blocking=True)
+            targets = {name: part.to(device, non_blocking=True) for name, part in self.targets.items()}
+        if copies is not None:
+            now = torch.cuda.current_stream(device)
+            now.wait_stream(copies)
+            for part in (images, *targets.values()):
+                part.record_stream(now)  # its memory is free for later batches when the work on it is done
+        return replace(self, images=images, targets=targets)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory; torch's loader calls this in its own thread."""

@@ -145,7 +145,7 @@ def distributed_map(
     results = []
     torch.backends.cudnn.benchmark = transform.padding is None
     for batch in load_batches(index, transform, keys, seed=seed, workers=devices.workers, pin=devices.cuda):
-        results.append(forward(batch.to(devices.device)))
+        results.append(forward(batch.to(devices.device, devices.copies)))
         progress.step()
         progress.log(f"{n} images" + (f", {times} times" if times > 1 else ""))
     progress.close()

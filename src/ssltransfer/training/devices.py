@@ -4,6 +4,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -52,6 +53,11 @@ class Devices:
     def cuda(self) -> bool:
         """Whether the device is a GPU, to which batches are copied from page-locked memory."""
         return self.device.type == "cuda"
+
+    @cached_property
+    def copies(self) -> torch.cuda.Stream | None:
+        """Stream of a GPU for `Batch.to`."""
+        return torch.cuda.Stream(self.device) if self.cuda else None
 
     def dtype(self, precision: Precision = "auto") -> torch.dtype:
         """Data type of matrix products.

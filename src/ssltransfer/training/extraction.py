@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -87,7 +88,7 @@ class FeatureExtractor:
         for span in spans:
             chunk = _Chunk(span.stop - span.start, self.dims, self._spec.precision, self._devices.device)
             while not chunk.full:
-                chunk.add(self._values(progress.next(batches).images))
+                chunk.add(self._values(progress.next(batches)))
                 progress.step()
                 if before:
                     yield self._fitting(before)
@@ -98,10 +99,10 @@ class FeatureExtractor:
             yield self._fitting(before)
 
     @torch.inference_mode()
-    def _values(self, images: Tensor) -> Tensor:
+    def _values(self, batch: Batch) -> Tensor:
         """uint8 (B, 3, S, S) -> float32 (B, dims) on the device."""
-        images = images.to(self._devices.device, non_blocking=True)
-        images = images.contiguous(memory_format=torch.channels_last)
+        batch = replace(batch, targets={}).to(self._devices.device, self._devices.copies)
+        images = batch.images.contiguous(memory_format=torch.channels_last)
         with self._devices.autocast():
             return self._model.features_of(images, self._spec.layer, self._spec.pool, patches=self._spec.patches)
 

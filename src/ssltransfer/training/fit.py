@@ -89,7 +89,7 @@ def fit(
 
     with checkpoint, Progress("train", start, total, schedule.batch_size) as progress:
         for step in range(start, total):
-            batch = progress.next(loader).to(devices.device)
+            batch = progress.next(loader).to(devices.device, devices.copies)
             seed_step(seed, step, devices.rank)
             values = trainer.forward_backward(batch)
             trainer.optimizer_step(schedule.lr_at(step, len(index)))
@@ -171,7 +171,7 @@ def validate(task: Task, val: Index, schedule: Schedule, *, seed: int, devices: 
     steps = len(range(devices.rank, -(-len(ids) // size), devices.world))
     progress = Progress("validate", 0, steps, size)
     for _ in range(steps):
-        batch = progress.next(batches).to(devices.device)
+        batch = progress.next(batches).to(devices.device, devices.copies)
         with devices.autocast(schedule.precision):
             outputs = task(batch, batch.rng(seed_of(seed, "val")))
         for name, value in outputs.items():

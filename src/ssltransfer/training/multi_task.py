@@ -119,7 +119,11 @@ def fit_multi_task(
     with checkpoint, Progress("train", start, total, runs[0].schedule.batch_size) as progress:
         for first in range(start, total, round_size):
             tasks, done = schedule[first : first + round_size], min(first + round_size, total)
-            batches = {task: progress.next(loaders[task]).to(devices.device) for task in tasks if task in loaders}
+            batches = {
+                task: progress.next(loaders[task]).to(devices.device, devices.copies)
+                for task in tasks
+                if task in loaders
+            }
             pending: dict[int, Pending] = {}
             gradients: dict[int, list[Tensor | None]] = {}
             for step, task in enumerate(tasks, first):
