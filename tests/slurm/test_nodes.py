@@ -73,13 +73,24 @@ def test_rule_trains_on_two_nodes_and_resumes(tmp_path: Path, tmp_path_factory: 
     assert len(weights) == 1
 
 
-def test_failed_task_ends_the_others(objects_path: Path, tmp_path: Path, slurm: None):
-    """Started by hand, and one of the processes ends before it joins the others."""
-    spec = '{"task":{"name":"rotation"},"backbone":{"name":"resnet18","width_mult":0.125,"img_size":32},"data":"o"'
-    words = ["ssltransfer", "pretext", "--spec", f'{spec},"schedule":{{"steps":60,"batch_size":16}}}}']
-    words += ["--data", str(objects_path), "--output", str(tmp_path / "m" / "manifest.json"), "--threads", "1"]
+def test_command_by_hand_and_a_failed_task_that_ends_the_others(objects_path: Path, tmp_path: Path, slurm: None):
+    spec = (
+        '{"task":{"name":"rotation","hidden_dim":32},"backbone":{"name":"resnet18","width_mult":0.125,"img_size":32},'
+        '"data":"o","schedule":{"steps":4,"batch_size":16,"lr":0.01}}'
+    )
+    output = tmp_path / "m" / "manifest.json"
+    words = ["ssltransfer", "pretext", "--spec", spec, "--data", str(objects_path), "--threads", "1", "--output"]
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, timeout=120, capture_output=True, text=True, env={**os.environ, **ENVIRONMENT})
+
+    allocated = ["salloc", "--nodes=2", "--ntasks-per-node=1", "--mem=1000"]
+    whole = run(*allocated, *words, str(output), "--devices", "2", "--nodes", "2")
+    assert whole.returncode == 0 and output.exists(), whole.stderr
+    assert "2 processes" in whole.stdout
+
+    # The first process would wait for half an hour.
     tasks = ["srun", "--nodes=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1", "--mem=1000"]
     wrong = ["bash", "-c", '[ "$SLURM_PROCID" = 0 ] || exit 3; exec "$0" "$@"']
-    failed = subprocess.run([*tasks, *wrong, *words], timeout=120, capture_output=True, text=True)
-    assert failed.returncode, failed.stdout
-    assert not (tmp_path / "m" / "manifest.json").exists()
+    failed = run(*tasks, *wrong, *words, str(tmp_path / "f" / "manifest.json"))
+    assert failed.returncode and not (tmp_path / "f" / "manifest.json").exists()
